@@ -1,0 +1,1 @@
+"""Sockets, components and the catalogue that joins them. Imports without torch."""

@@ -1,0 +1,94 @@
+"""Components: what a plugin offers to a socket."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama4_core.errors import PluginError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One named implementation of a socket's part.
+
+    Attributes:
+        name: lower-case words joined by "-"; unique within its socket and distribution.
+        target: ``"package.module:Attribute"``, imported when the component is used.
+        summary: one line for listings.
+        requires: modules that must be importable, else the component is refused with their names.
+        supports: takes the socket's problem and returns None, or the reason for refusing it. Must
+            not import torch. None means: every problem.
+        priority: rank among the candidates of ``"auto"``, higher first; an int, or a function of the
+            problem. 0 or less: never chosen unless named.
+        tolerances: dtype name -> largest relative error against the socket's reference
+            implementation; what is missing falls back to the conformance kit's own.
+        contract: the version of the socket's contract that this was written for.
+        expected_failures: conformance check -> reason, for limits that are known and documented.
+        settings: keyword arguments that the target is called with.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    requires: tuple[str, ...] = ()
+    supports: Callable[[Any], str | None] | None = None
+    priority: int | Callable[[Any], int] = 0
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    contract: int = 1
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.match(self.name):
+            raise PluginError(
+                f"component name {self.name!r} is not usable: expected lower-case letters, digits, "
+                "'.', '_' or '-', starting with a letter or digit"
+            )
+        if not isinstance(self.target, str) or not _TARGET.match(self.target):
+            raise PluginError(
+                f"component {self.name!r} has target {self.target!r}; "
+                "expected 'package.module:Attribute'"
+            )
+
+    def rank(self, problem: Any) -> int:
+        """Priority for one problem."""
+        return self.priority(problem) if callable(self.priority) else self.priority
+
+    def refusal(self, problem: Any) -> str | None:
+        """Why this component cannot take ``problem`` here, or None if it can."""
+        missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        if missing:
+            return f"needs the module(s) {', '.join(missing)}, not installed here"
+        if self.supports is None:
+            return None
+        return self.supports(problem)
+
+    def load(self) -> Any:
+        """Imports the target.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"component {self.name!r} cannot be used: importing {self.target!r} failed with "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return found
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Imports the target and calls it with its settings."""
+        return self.load()(*args, **{**self.settings, **kwargs})

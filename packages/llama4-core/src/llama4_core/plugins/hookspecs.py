@@ -1,0 +1,140 @@
+"""Everything that can be swapped, on one page.
+
+One hook per socket. A hook yields :class:`~llama4_core.plugins.component.Component` values and does
+nothing else; it must not import torch. ``SOCKETS`` says, per socket, what the problem is that
+``supports`` gets, and which versions of the contract are understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pluggy
+
+from llama4_core.plugins.component import Component
+
+PROJECT = "llama4"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A kind of part.
+
+    Attributes:
+        name: plural; the hook is ``llama4_<name>``.
+        one: singular, as in ``llama4 check router:mine``.
+        owner: package that defines the contract and ships the reference implementation.
+        problem: name of the problem type, or "" where nothing has to be decided.
+        oldest, current: contracts that are accepted.
+    """
+
+    name: str
+    one: str
+    owner: str
+    problem: str = ""
+    oldest: int = 1
+    current: int = 1
+
+    @property
+    def hook(self) -> str:
+        """Name of the hook."""
+        return f"llama4_{self.name}"
+
+
+SOCKETS: dict[str, Socket] = {
+    socket.name: socket
+    for socket in (
+        Socket("attention_variants", "attention_variant", "llama4-core"),
+        Socket("attention_backends", "attention_backend", "llama4-core", "AttentionProblem"),
+        Socket("mixers", "mixer", "llama4-core"),
+        Socket("caches", "cache", "llama4-core"),
+        Socket("feed_forwards", "feed_forward", "llama4-core"),
+        Socket("checkpoint_formats", "checkpoint_format", "llama4-core"),
+        Socket("models", "model", "llama4-core"),
+        Socket("commands", "command", "llama4-core"),
+        Socket("routers", "router", "llama4-moe"),
+        Socket("expert_backends", "expert_backend", "llama4-moe", "ExpertProblem"),
+    )
+}
+
+
+class Hooks:
+    """The hook specifications."""
+
+    @hookspec
+    def llama4_attention_variants(self) -> Iterable[Component]:
+        """Position treatment, mask and score terms of softmax attention.
+
+        Target: an ``nn.Module`` built as ``target(spec: AttentionSpec, norm_eps: float)`` with
+        ``mask``, ``score_terms``, ``forward(q, k, view) -> (q, k)`` and ``score_tensors()``
+        (llama4_core.model.variants).
+        """
+
+    @hookspec
+    def llama4_attention_backends(self) -> Iterable[Component]:
+        """Softmax attention itself.
+
+        Target: built as ``target()``; llama4_core.protocols.attention.AttentionBackend.
+        """
+
+    @hookspec
+    def llama4_mixers(self) -> Iterable[Component]:
+        """What lets tokens meet in a block: softmax attention, or something else.
+
+        Target: an ``nn.Module`` built as ``target(spec: LayerSpec, width, norm_eps, parts)`` with
+        ``forward(x, view)`` and ``state_spec`` (llama4_core.model.mixers).
+        """
+
+    @hookspec
+    def llama4_caches(self) -> Iterable[Component]:
+        """Where keys and values are kept between forwards.
+
+        Target: llama4_core.contexts.caches.
+        """
+
+    @hookspec
+    def llama4_feed_forwards(self) -> Iterable[Component]:
+        """The second half of a block.
+
+        Target: an ``nn.Module`` built as ``target(spec, width, parts)``;
+        llama4_core.protocols.experts.FeedForward.
+        """
+
+    @hookspec
+    def llama4_checkpoint_formats(self) -> Iterable[Component]:
+        """Folders of weights that can be read and written.
+
+        Target: llama4_core.checkpoints.formats.CheckpointFormat.
+        """
+
+    @hookspec
+    def llama4_models(self) -> Iterable[Component]:
+        """Models by name: shapes (presets), or weights shipped as package data.
+
+        Target: a function without arguments that returns a ModelSpec, or a folder with weights.
+        """
+
+    @hookspec
+    def llama4_commands(self) -> Iterable[Component]:
+        """Subcommands of ``llama4``; the name may be nested ("train.tokenizer").
+
+        Target: an object with ``configure(parser)`` and ``run(arguments) -> int``.
+        """
+
+    @hookspec
+    def llama4_routers(self) -> Iterable[Component]:
+        """Which experts each token visits.
+
+        Target: an ``nn.Module`` built as ``target(hidden, experts, top_k)``;
+        llama4_core.protocols.routing.Router.
+        """
+
+    @hookspec
+    def llama4_expert_backends(self) -> Iterable[Component]:
+        """The computation of the chosen experts.
+
+        Target: built as ``target()``; llama4_core.protocols.experts.ExpertBackend.
+        """
