@@ -13,6 +13,7 @@ from llama4_core.errors import PluginError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,37 @@ class Component:
                 f"component {self.name!r} has target {self.target!r}; "
                 "expected 'package.module:Attribute'"
             )
+        if not isinstance(self.requires, tuple | list) or not all(
+            isinstance(module, str) and _MODULE.match(module) for module in self.requires
+        ):
+            raise PluginError(
+                f"component {self.name!r} has requires {self.requires!r}; expected a tuple of names "
+                "of importable modules, such as ('xformers.ops',): versions belong into the "
+                "metadata of the plugin's distribution"
+            )
+        if not isinstance(self.contract, int) or isinstance(self.contract, bool):
+            raise PluginError(
+                f"component {self.name!r} has contract {self.contract!r}; expected a whole number"
+            )
 
     def rank(self, problem: Any) -> int:
         """Priority for one problem."""
         return self.priority(problem) if callable(self.priority) else self.priority
 
     def refusal(self, problem: Any) -> str | None:
-        """Why this component cannot take ``problem`` here, or None if it can."""
-        missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        """Why this component cannot take ``problem`` here, or None if it can.
+
+        A ``supports`` that raises refuses: whoever wrote it, assembly goes on without it.
+        """
+        missing = [name for name in self.requires if not _importable(name)]
         if missing:
             return f"needs the module(s) {', '.join(missing)}, not installed here"
         if self.supports is None:
             return None
-        return self.supports(problem)
+        try:
+            return self.supports(problem)
+        except Exception as error:  # noqa: BLE001 - foreign code
+            return f"its supports() raised {type(error).__name__}: {error}"
 
     def load(self) -> Any:
         """Imports the target.
@@ -92,3 +111,11 @@ class Component:
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Imports the target and calls it with its settings."""
         return self.load()(*args, **{**self.settings, **kwargs})
+
+
+def _importable(module: str) -> bool:
+    """Whether ``module`` can be found, without running it (its parents are imported)."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent is missing, or is no package
+        return False

@@ -1,0 +1,1 @@
+"""Softmax attention: backends, and what they share."""
