@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Parts(Protocol):
         An override may put another name or an object in its place: a class or function is called
         with the same arguments, anything else is taken as it is. The choice goes into the report.
         """
+
+    def factory(self, socket: str, slot: str, name: str) -> Callable[..., Any]:
+        """What :meth:`build` would call, for parts that are built later or many times (caches)."""
 
     def regimes(self, socket: str, slot: str, name: str, problem: Any) -> RegimeTable:
         """Freezes, for slot ``path.slot``, who runs in which regime of ``problem``.

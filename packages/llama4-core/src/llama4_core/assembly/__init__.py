@@ -1,0 +1,1 @@
+"""From a description to a model made of chosen parts."""

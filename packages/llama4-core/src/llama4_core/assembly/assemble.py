@@ -1,0 +1,98 @@
+"""Assembly: the only place where the catalogue meets the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama4_core.errors import SpecError
+from llama4_core.model.transformer import Transformer
+from llama4_core.plugins.catalogue import Catalogue, catalogue
+from llama4_core.plugins.choose import Assembler
+from llama4_core.plugins.overrides import Overrides
+from llama4_core.specs.model import ModelSpec
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def assemble(
+    spec_or_preset: ModelSpec | str,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "meta",
+    *,
+    dtype: str | None = None,
+    run_on: str | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Transformer:
+    """Builds a model out of the catalogue's components.
+
+    Args:
+        spec_or_preset: a description, or the name of a model in the catalogue.
+        overrides: slot path globs -> component names or objects.
+        device: where parameters are made; "meta" gives shapes without memory. On another device
+            they are not initialised: load weights, or call ``model.initialise``.
+        dtype: of the parameters; None for what the description says.
+        run_on: device that the backends are chosen for; None for ``device``, or "cpu" on meta.
+        plugins: the user's own plugin files.
+
+    Raises:
+        SpecError: an unknown dtype, or parts that do not fit the description.
+        ComponentError: a part is unknown, refused or ambiguous.
+        OverrideError: an override addresses nothing, or two clash.
+    """
+    known = catalogue()
+    for file in plugins:
+        known = known.with_local(file)
+    spec = find_spec(spec_or_preset, known) if isinstance(spec_or_preset, str) else spec_or_preset
+    dtype = dtype or spec.dtype
+    if dtype not in DTYPES:
+        raise SpecError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    target = torch.device(device)
+    parts = Assembler(
+        known,
+        Overrides(overrides or {}),
+        dtype=dtype,
+        device=run_on or ("cpu" if target.type == "meta" else target.type),
+    )
+    with _defaults(target, DTYPES[dtype]):
+        model = Transformer(spec, parts)
+    parts.finish()
+    model.report = parts.report
+    return model.eval()
+
+
+def find_spec(name: str, known: Catalogue | None = None) -> ModelSpec:
+    """The description of a named model of the catalogue."""
+    entry = (known or catalogue()).find("models", name)
+    spec = entry.component.build()
+    if not isinstance(spec, ModelSpec):
+        raise SpecError(
+            f"model {name!r} gave {type(spec).__name__}, not a ModelSpec; load it with llama4_core.load"
+        )
+    return spec
+
+
+def cache_factory(name: str) -> Callable[..., Any]:
+    """The cache component ``name``, ready to be called."""
+    parts = Assembler(catalogue(), Overrides({}), dtype="float32", device="cpu")
+    return parts.factory("caches", "cache", name)
+
+
+@contextmanager
+def _defaults(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,282 @@
+"""Sequences with memory: generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama4_core.contexts.caches import LayerCache, Placement
+from llama4_core.contexts.forward import ForwardFacts, checked_lengths
+from llama4_core.contexts.ledger import Ledger
+from llama4_core.contexts.recurrent import RecurrentState
+from llama4_core.errors import ContextError
+from llama4_core.protocols.attention import AttentionBatch
+from llama4_core.protocols.masks import Mask, SameDocument
+from llama4_core.protocols.routing import RoutingInfo
+from llama4_core.protocols.views import Mixer, Scan
+
+
+class CachedContext:
+    """The memory of a batch of sequences, one row each.
+
+    ``step = cached.extend(lengths)`` announces the next tokens of each row and gives the context of
+    one forward; what that forward stores is provisional until :meth:`commit`. Several steps may be
+    taken before a commit; :meth:`rollback` forgets them all.
+
+    Args:
+        mixers: those of the model's layers.
+        rows: number of sequences.
+        make_cache: builds the storage of a layer (see :mod:`llama4_core.contexts.caches`).
+        dtype, device: of keys and values.
+        capacity: length that the sequences are expected to reach; caches grow past it when needed.
+    """
+
+    def __init__(
+        self,
+        mixers: Sequence[Mixer],
+        rows: int,
+        make_cache: Callable[..., LayerCache],
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        capacity: int = 0,
+    ) -> None:
+        if rows < 1:
+            raise ContextError(f"got {rows} rows; expected at least one sequence")
+        self.mixers = list(mixers)
+        self.rows = rows
+        self.device = device
+        self.lengths = (0,) * rows
+        self.pending = (0,) * rows
+        self.caches: dict[int, LayerCache] = {}
+        self.states: dict[int, RecurrentState] = {}
+        groups: dict[Mask, list[LayerCache]] = {}
+        for index, mixer in enumerate(self.mixers):
+            kind = mixer.kind
+            if kind is None:
+                self.states[index] = RecurrentState(rows)
+            else:
+                cache = make_cache(rows, kind.kv_heads, kind.head_dim, 0, dtype, device)
+                self.caches[index] = cache
+                groups.setdefault(kind.mask, []).append(cache)
+        self.ledgers = {
+            mask: Ledger(mask, caches, rows, 0, capacity) for mask, caches in groups.items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for keys, values and states, all rows together."""
+        kept = sum(cache.nbytes for cache in self.caches.values())
+        return kept + sum(state.nbytes for state in self.states.values())
+
+    def extend(
+        self,
+        lengths: Sequence[int],
+        *,
+        training: bool = False,
+        generator: torch.Generator | None = None,
+        forced: Sequence[Tensor | None] | None = None,
+    ) -> CachedStep:
+        """The context of a forward over ``lengths[b]`` further tokens of each row.
+
+        Raises:
+            ContextError: not one length per row, a negative one, or no token at all.
+        """
+        lengths = checked_lengths(lengths, "row", 0)
+        if len(lengths) != self.rows or not any(lengths):
+            raise ContextError(
+                f"got lengths {list(lengths)}; expected {self.rows} numbers, one per row, not all 0"
+            )
+        first = [kept + extra for kept, extra in zip(self.lengths, self.pending, strict=True)]
+        for ledger in self.ledgers.values():
+            ledger.reserve(self.lengths, first, lengths)
+        facts = ForwardFacts(
+            first, lengths, self.device, training=training, generator=generator, forced=forced
+        )
+        step = CachedStep(self, facts, first, lengths)
+        self.pending = tuple(
+            extra + length for extra, length in zip(self.pending, lengths, strict=True)
+        )
+        return step
+
+    def commit(self, lengths: Sequence[int] | None = None) -> None:
+        """Keeps the first ``lengths[b]`` provisional tokens of each row (None: all), drops the rest.
+
+        Raises:
+            ContextError: more is to be kept than was provided.
+        """
+        kept = self.pending if lengths is None else checked_lengths(lengths, "row", 0)
+        if len(kept) != self.rows or any(
+            keep > have for keep, have in zip(kept, self.pending, strict=False)
+        ):
+            raise ContextError(
+                f"cannot commit {list(kept)} tokens; expected one number per row, at most the "
+                f"provisional {list(self.pending)}"
+            )
+        for state in self.states.values():
+            state.commit(kept)
+        self.lengths = tuple(have + keep for have, keep in zip(self.lengths, kept, strict=True))
+        self.pending = (0,) * self.rows
+        for ledger in self.ledgers.values():
+            ledger.trim(self.lengths)
+
+    def rollback(self) -> None:
+        """Forgets every provisional token."""
+        self.commit((0,) * self.rows)
+
+
+class CachedStep:
+    """The context of one forward over a cached batch."""
+
+    def __init__(
+        self,
+        owner: CachedContext,
+        facts: ForwardFacts,
+        first: Sequence[int],
+        lengths: tuple[int, ...],
+    ) -> None:
+        self.facts = facts
+        self.lengths = lengths
+        grad = torch.is_grad_enabled()
+        plans: dict[Any, Any] = {}
+        placements = {
+            mask: ledger.placement(first, lengths, owner.device)
+            for mask, ledger in owner.ledgers.items()
+        }
+        self._views: list[CachedView | RecurrentView] = []
+        for index, mixer in enumerate(owner.mixers):
+            kind = mixer.kind
+            if kind is None:
+                self._views.append(RecurrentView(self, index, owner.states[index]))
+                continue
+            backend = kind.backends.pick(facts.count, grad)
+            key = (id(backend), kind.mask, kind.score_terms)
+            if key not in plans:
+                plans[key] = backend.plan(
+                    AttentionBatch(
+                        segments=owner.ledgers[kind.mask].segments(first, lengths),
+                        mask=kind.mask & SameDocument(),
+                        score_terms=kind.score_terms,
+                        key_layout="head_major",
+                        device=str(owner.device),
+                        grad=grad,
+                    )
+                )
+            self._views.append(
+                CachedView(
+                    self, index, backend, plans[key], owner.caches[index], placements[kind.mask]
+                )
+            )
+
+    def begin(self, tokens: Tensor, shared: Mapping[str, Tensor]) -> None:
+        """See :meth:`ForwardFacts.begin`."""
+        self.facts.begin(tokens, shared)
+
+    @property
+    def positions(self) -> Tensor:
+        """``[N]`` int64."""
+        return self.facts.positions
+
+    def layer(self, index: int) -> CachedView | RecurrentView:
+        """The view of layer ``index``."""
+        return self._views[index]
+
+
+class _StepView:
+    def __init__(self, step: CachedStep, index: int) -> None:
+        self.step = step
+        self.index = index
+
+    @property
+    def positions(self) -> Tensor:
+        """``[N]`` int64."""
+        return self.step.facts.positions
+
+    @property
+    def shared(self) -> Mapping[str, Tensor]:
+        """Tensors computed once per forward."""
+        return self.step.facts.shared
+
+    @property
+    def info(self) -> RoutingInfo:
+        """What the layer's router may know."""
+        return self.step.facts.info(self.index)
+
+
+class CachedView(_StepView):
+    """A cached step, seen from a softmax layer."""
+
+    def __init__(
+        self,
+        step: CachedStep,
+        index: int,
+        backend: Any,
+        plan: Any,
+        cache: LayerCache,
+        placement: Placement,
+    ) -> None:
+        super().__init__(step, index)
+        self.backend = backend
+        self.plan = plan
+        self.cache = cache
+        self.placement = placement
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        score_tensors: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Stores k and v, then attends over everything kept: ``[N, H, K]``."""
+        self.cache.write(k, v, self.placement)
+        out: Tensor = self.backend(
+            q,
+            self.cache.keys,
+            self.cache.values,
+            self.plan,
+            scale=scale,
+            score_tensors=score_tensors,
+        )
+        return out
+
+    def recur(self, inputs: Mapping[str, Tensor], scan: Scan) -> Tensor:
+        """Not for softmax layers.
+
+        Raises:
+            ContextError: always; a mixer that recurs must have ``kind = None``.
+        """
+        raise ContextError("a layer with an attention kind asked for a recurrence; set kind = None")
+
+
+class RecurrentView(_StepView):
+    """A cached step, seen from a recurrent layer."""
+
+    def __init__(self, step: CachedStep, index: int, state: RecurrentState) -> None:
+        super().__init__(step, index)
+        self.state = state
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        score_tensors: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Not for recurrent layers.
+
+        Raises:
+            ContextError: always; a mixer that attends must state its ``kind``.
+        """
+        raise ContextError("a layer without an attention kind asked for attention; state its kind")
+
+    def recur(self, inputs: Mapping[str, Tensor], scan: Scan) -> Tensor:
+        """Advances every row's state over its new tokens."""
+        return self.state.extend(inputs, scan, self.step.lengths)

@@ -1,0 +1,1 @@
+"""The text model: blocks over one flat stream of tokens."""

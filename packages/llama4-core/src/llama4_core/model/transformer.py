@@ -1,0 +1,182 @@
+"""The whole text model: embedding, blocks, norm, head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llama4_core.contexts.cached import CachedContext, CachedStep
+from llama4_core.contexts.packed import PackedContext
+from llama4_core.errors import ContextError
+from llama4_core.model.block import Block
+from llama4_core.model.norm import RMSNorm
+from llama4_core.protocols.parts import Parts
+from llama4_core.protocols.routing import Routing
+from llama4_core.specs.model import ModelSpec
+
+if TYPE_CHECKING:
+    from llama4_core.generation.result import Generation
+    from llama4_core.plugins.report import AssemblyReport
+    from llama4_core.tokenizers.tokenizer import Tokenizer
+
+
+class Transformer(nn.Module):
+    """A Llama-4-shaped language model over one flat stream of tokens.
+
+    Made by :func:`llama4_core.assemble` or :func:`llama4_core.load`, not by hand.
+
+    Attributes:
+        spec: what it is.
+        report: what runs in each slot, and why.
+        tokenizer: or None when the checkpoint has none.
+        extra_weights: tensors of the checkpoint that belong to packages not in use (vision), kept
+            to be written back.
+    """
+
+    spec: ModelSpec
+    report: AssemblyReport
+    tokenizer: Tokenizer | None
+
+    def __init__(self, spec: ModelSpec, parts: Parts) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tokenizer = None
+        self.extra_weights: dict[str, Tensor] = {}
+        self.embedding = nn.Embedding(spec.vocabulary, spec.width)
+        self.layers = nn.ModuleList(
+            Block(layer, spec.width, spec.norm_eps, parts.child(f"layers.{index}"))
+            for index, layer in enumerate(spec.layers)
+        )
+        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.head = None if spec.tied else nn.Linear(spec.width, spec.vocabulary, bias=False)
+        self._make_cache = parts.factory("caches", "cache", "bounded")
+        rotaries = (
+            getattr(getattr(layer.attention, "variant", None), "rotary", None)
+            for layer in self.layers
+        )
+        self._rotaries = {rotary.name: rotary for rotary in rotaries if rotary is not None}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.norm.weight.device
+
+    def forward(
+        self, tokens: Tensor, context: PackedContext | CachedStep
+    ) -> tuple[Tensor, tuple[Routing | None, ...]]:
+        """One pass over a flat stream.
+
+        Args:
+            tokens: ``[N]`` int64.
+            context: from :meth:`packed`, or ``cached.extend(...)``.
+
+        Returns:
+            Hidden states ``[N, D]`` after the final norm, and each layer's routing (None for dense
+            layers). Pure: nothing is counted or stored but the context's provisional entries.
+        """
+        positions = context.positions
+        context.begin(
+            tokens, {name: rotary(positions) for name, rotary in self._rotaries.items()}
+        )
+        hidden = self.embedding(tokens)
+        routings = []
+        for index, layer in enumerate(self.layers):
+            hidden, routing = layer(hidden, context.layer(index))
+            routings.append(routing)
+        return self.norm(hidden), tuple(routings)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits ``[..., V]`` in float32 of hidden states ``[..., D]``."""
+        if self.head is None:
+            return nn.functional.linear(hidden, self.embedding.weight).float()
+        logits: Tensor = self.head(hidden)
+        return logits.float()
+
+    def packed(self, lengths: Sequence[int], **facts: Any) -> PackedContext:
+        """A context of whole documents, back to back, without memory.
+
+        Args:
+            lengths: tokens of each document.
+            facts: ``generator`` and ``forced`` of :class:`PackedContext`.
+        """
+        return PackedContext(
+            self._mixers(), lengths, self.device, training=self.training, **facts
+        )
+
+    def cached(
+        self,
+        rows: int,
+        *,
+        capacity: int = 0,
+        cache: str | Callable[..., Any] = "auto",
+    ) -> CachedContext:
+        """The memory of ``rows`` sequences.
+
+        Args:
+            rows: number of sequences.
+            capacity: expected length, to allocate at once.
+            cache: "auto" for what was assembled, a component's name, or a cache class.
+        """
+        make = self._make_cache
+        if cache != "auto":
+            from llama4_core.assembly.assemble import cache_factory
+
+            make = cache_factory(cache) if isinstance(cache, str) else cache
+        return CachedContext(
+            self._mixers(), rows, make, self.dtype, self.device, capacity=capacity
+        )
+
+    def _mixers(self) -> list[Any]:
+        return [layer.attention for layer in self.layers]
+
+    def logits(self, tokens: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        """Logits of every position, uncached; gradients follow torch's mode.
+
+        Args:
+            tokens: ``[T]`` or ``[B, T]`` token ids.
+
+        Returns:
+            ``[T, V]`` or ``[B, T, V]`` float32.
+
+        Raises:
+            ContextError: another shape, no token, or an id outside the vocabulary.
+        """
+        ids = torch.as_tensor(tokens, device=self.device)
+        if ids.dim() not in (1, 2) or ids.numel() == 0 or ids.is_floating_point():
+            raise ContextError(
+                f"tokens have shape {list(ids.shape)} and dtype {ids.dtype}; expected whole numbers "
+                "of shape [T] or [B, T], at least one"
+            )
+        ids = ids.long()
+        if ids.device.type != "meta":
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= self.spec.vocabulary:
+                wrong = low if low < 0 else high
+                raise ContextError(
+                    f"token id {wrong} is outside the vocabulary; expected 0 to "
+                    f"{self.spec.vocabulary - 1}"
+                )
+        rows = ids if ids.dim() == 2 else ids[None]
+        hidden, _ = self(rows.reshape(-1), self.packed([rows.shape[1]] * rows.shape[0]))
+        logits = self.project(hidden)
+        return logits.unflatten(0, rows.shape) if ids.dim() == 2 else logits
+
+    def generate(self, prompt: Any, **settings: Any) -> Generation | list[Generation]:
+        """Continues a prompt, or a list of prompts: see :func:`llama4_core.generation.generate`."""
+        from llama4_core.generation import generate
+
+        return generate(self, prompt, **settings)
+
+    def stream(self, prompt: Any, **settings: Any) -> Any:
+        """Yields pieces as they are generated: see :func:`llama4_core.generation.stream`."""
+        from llama4_core.generation import stream
+
+        return stream(self, prompt, **settings)
