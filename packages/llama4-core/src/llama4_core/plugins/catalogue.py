@@ -18,7 +18,7 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,8 @@ class Catalogue:
         """A catalogue of just these plugins, for tests and for embedding.
 
         Args:
-            plugins: ``(entry point name, distribution, version, plugin)``; the plugin is a module or
-                object with hook implementations, or the name of a module to import.
+            plugins: ``(entry point name, distribution, version, plugin)``; the plugin is a module
+                or object with hook implementations, or the name of a module to import.
             allow: as ``LLAMA4_PLUGINS``; None for unset.
             strict: the first problem is an error.
         """
@@ -207,8 +207,8 @@ class Catalogue:
         if not socket.oldest <= component.contract <= socket.current:
             return (
                 f"written for contract {component.contract} of {socket.name}; this "
-                f"{socket.owner} understands {socket.oldest} to {socket.current}: install a version "
-                f"of {source.distribution} or of {socket.owner} that fits"
+                f"{socket.owner} understands {socket.oldest} to {socket.current}: install a "
+                f"version of {source.distribution} or of {socket.owner} that fits"
             )
         if component.contract < socket.current:
             logger.warning(
@@ -353,7 +353,7 @@ def _same(plugin: Any) -> Any:
     return plugin
 
 
-def _sort_key(source: PluginSource) -> Sequence[str]:
+def _sort_key(source: PluginSource) -> tuple[str, ...]:
     return (source.distribution, source.name, source.version, source.origin)
 
 

@@ -27,8 +27,8 @@ class Component:
         requires: modules that must be importable, else the component is refused with their names.
         supports: takes the socket's problem and returns None, or the reason for refusing it. Must
             not import torch. None means: every problem.
-        priority: rank among the candidates of ``"auto"``, higher first; an int, or a function of the
-            problem. 0 or less: never chosen unless named.
+        priority: rank among the candidates of ``"auto"``, higher first; an int, or a function of
+            the problem. 0 or less: never chosen unless named.
         tolerances: dtype name -> largest relative error against the socket's reference
             implementation; what is missing falls back to the conformance kit's own.
         contract: the version of the socket's contract that this was written for.
@@ -62,8 +62,8 @@ class Component:
             isinstance(module, str) and _MODULE.match(module) for module in self.requires
         ):
             raise PluginError(
-                f"component {self.name!r} has requires {self.requires!r}; expected a tuple of names "
-                "of importable modules, such as ('xformers.ops',): versions belong into the "
+                f"component {self.name!r} has requires {self.requires!r}; expected a tuple of "
+                "names of importable modules, such as ('xformers.ops',): versions belong into the "
                 "metadata of the plugin's distribution"
             )
         if not isinstance(self.contract, int) or isinstance(self.contract, bool):
