@@ -1,0 +1,1 @@
+"""Expert backends: the computation of the chosen experts."""

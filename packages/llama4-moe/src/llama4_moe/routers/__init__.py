@@ -1,0 +1,1 @@
+"""Routers: which experts each token visits, and with what weight."""

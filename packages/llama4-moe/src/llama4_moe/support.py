@@ -1,0 +1,77 @@
+"""Which expert backend can take which problem, and which is preferred. Imports without torch."""
+
+from __future__ import annotations
+
+from llama4_core.protocols.problems import ExpertProblem
+from llama4_core.protocols.weights import PLAIN
+
+# Bytes per element of the dtypes that torch's grouped product takes.
+_GROUPED_BYTES = {"bfloat16": 2, "float32": 4}
+# Its rows must start at multiples of this many bytes.
+_ALIGNMENT = 16
+
+
+def plain_only(problem: ExpertProblem) -> str | None:
+    """Refuses packed weights."""
+    if problem.weight_format != PLAIN:
+        return f"runs plain weights only, got format {problem.weight_format!r}"
+    return None
+
+
+def loop(problem: ExpertProblem) -> str | None:
+    """The loop reads counts on the host, which a captured graph cannot."""
+    if problem.compiled:
+        return "reads token counts on the host, which torch.compile(fullgraph=True) cannot capture"
+    return plain_only(problem)
+
+
+def grouped(problem: ExpertProblem) -> str | None:
+    """The limits of ``F.grouped_mm`` (torch 2.13)."""
+    size = _GROUPED_BYTES.get(problem.dtype)
+    if size is None:
+        return f"F.grouped_mm takes bfloat16 or float32, got {problem.dtype}"
+    if problem.dtype != "bfloat16" and problem.device != "cpu":
+        return f"F.grouped_mm takes bfloat16 on {problem.device}, got {problem.dtype}"
+    if problem.dtype != "bfloat16" and problem.compiled:
+        return f"F.grouped_mm takes bfloat16 under torch.compile, got {problem.dtype}"
+    for name in ("hidden", "width"):
+        value = getattr(problem, name)
+        if value * size % _ALIGNMENT:
+            return (
+                f"F.grouped_mm needs rows of a multiple of {_ALIGNMENT} bytes; {name} {value} of "
+                f"{problem.dtype} is {value * size}"
+            )
+    return plain_only(problem)
+
+
+def preferred(problem: ExpertProblem) -> str:
+    """Name of our backend that is measured to be the fastest (benchmarks/moe.py)."""
+    if problem.device != "cpu" or problem.compiled:
+        if grouped(problem) is None:
+            return "grouped"
+        return "dense" if problem.compiled else "loop"
+    return "loop"
+
+
+def _rank(name: str, otherwise: int, problem: ExpertProblem) -> int:
+    return 100 if preferred(problem) == name else otherwise
+
+
+def rank_loop(problem: ExpertProblem) -> int:
+    """Priority of the loop: the fallback of everything that is not captured."""
+    return _rank("loop", 50, problem)
+
+
+def rank_grouped(problem: ExpertProblem) -> int:
+    """Priority of the grouped product."""
+    return _rank("grouped", 40, problem)
+
+
+def rank_padded(problem: ExpertProblem) -> int:
+    """Priority of the padded product: behind the two above wherever they run."""
+    return _rank("padded-bmm", 20, problem)
+
+
+def rank_dense(problem: ExpertProblem) -> int:
+    """Priority of the oracle: the last resort, and the fallback of captured graphs."""
+    return _rank("dense", 10, problem)
