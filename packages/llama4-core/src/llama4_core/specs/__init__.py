@@ -4,14 +4,15 @@ from llama4_core.specs.model import (
     AttentionSpec,
     DenseSpec,
     LayerSpec,
-    MoESpec,
     ModelSpec,
+    MoESpec,
     RopeScaling,
     RopeSpec,
     TemperatureSpec,
     TokenIds,
     VisionSpec,
 )
+from llama4_core.specs.presets import PRESETS, preset
 
 __all__ = [
     "AttentionSpec",
@@ -24,4 +25,6 @@ __all__ = [
     "TemperatureSpec",
     "TokenIds",
     "VisionSpec",
+    "PRESETS",
+    "preset",
 ]

@@ -18,8 +18,8 @@ from llama4_core.specs.model import (
 def every(interval: int | None, layers: int) -> tuple[int, ...]:
     """Indices ``i`` below ``layers`` with ``(i + 1) % interval == 0``; none for interval None.
 
-    Both patterns of Llama 4 have this phase: position-free layers 3, 7, ... for interval 4, mixtures
-    of experts in 1, 3, ... for step 2.
+    Both patterns of Llama 4 have this phase: position-free layers 3, 7, ... for interval 4,
+    mixtures of experts in 1, 3, ... for step 2.
 
     Raises:
         SpecError: ``interval`` is below 1.

@@ -7,7 +7,7 @@ what was expected and what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llama4_core.errors import SpecError
 
@@ -273,10 +273,9 @@ class ModelSpec:
             raise SpecError("ModelSpec.layers is empty; expected at least one LayerSpec")
 
     def text_only(self) -> ModelSpec:
-        """The same model without its eyes."""
-        from dataclasses import replace
-
-        return replace(self, vision=None)
+        """The same model without its eyes, and without the token ids that only they need."""
+        tokens = replace(self.tokens, image=None, image_start=None, image_end=None)
+        return replace(self, vision=None, tokens=tokens)
 
 
 def _count(name: str, value: object) -> None:

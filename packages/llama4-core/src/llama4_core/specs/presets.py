@@ -13,8 +13,8 @@ from llama4_core.errors import SpecError
 from llama4_core.specs.layers import every, llama4_layers
 from llama4_core.specs.model import (
     DenseSpec,
-    MoESpec,
     ModelSpec,
+    MoESpec,
     RopeScaling,
     RopeSpec,
     TemperatureSpec,
@@ -26,10 +26,9 @@ from llama4_core.specs.suggest import nearest
 _TEXT = "-text"
 
 _VOCABULARY = 202_048
-_TOKENS = TokenIds(
-    bos=200_000,
-    eos=(200_001, 200_007, 200_008),
-    pad=200_018,
+_TEXT_TOKENS = TokenIds(bos=200_000, eos=(200_001, 200_007, 200_008), pad=200_018)
+_TOKENS = replace(
+    _TEXT_TOKENS,
     image=200_092,  # the patch token: where image features go
     image_start=200_080,
     image_end=200_081,
@@ -140,7 +139,7 @@ def behemoth() -> ModelSpec:
             moe=_moe(16, expert),
             dense=None,
         ),
-        tokens=_TOKENS,
+        tokens=_TEXT_TOKENS,
         illustrative=True,
     )
 
@@ -203,7 +202,7 @@ def _moe(experts: int, width: int) -> MoESpec:
 def _published(
     name: str, *, max_positions: int, rope: RopeSpec, qk_norm: bool, experts: int, moe_step: int
 ) -> ModelSpec:
-    """What Scout and Maverick share; their instruct forms differ from the base in positions only."""
+    """What Scout and Maverick share, with the context lengths of the instruct models."""
     return ModelSpec(
         name=name,
         vocabulary=_VOCABULARY,
