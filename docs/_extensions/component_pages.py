@@ -6,10 +6,22 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
+from llama4_core.errors import PluginError
+
 
 def socket_lines() -> Iterator[str]:
-    """The page, line by line."""
+    """The page, line by line.
+
+    Raises:
+        PluginError: a plugin of ours is broken.
+    """
+    from llama4_core.plugins.catalogue import OURS, Catalogue
     from llama4_core.plugins.hookspecs import SOCKETS, Hooks
+
+    catalogue = Catalogue.discover()
+    broken = [problem for problem in catalogue.problems if problem.distribution in OURS]
+    if broken:
+        raise PluginError(f"{broken[0].distribution}: {broken[0].reason}")
 
     yield "# Sockets and components"
     yield ""
@@ -29,6 +41,15 @@ def socket_lines() -> Iterator[str]:
         yield f"`{socket.hook}` · owner `{socket.owner}` · {contracts}{problem}"
         yield ""
         yield inspect.getdoc(getattr(Hooks, socket.hook)) or ""
+        entries = [e for e in catalogue.components(socket.name) if e.distribution in OURS]
+        if not entries:
+            continue
+        yield ""
+        yield "| name | from | |"
+        yield "|---|---|---|"
+        for entry in entries:
+            summary = entry.component.summary.replace("|", "\\|")
+            yield f"| `{entry.name}` | {entry.distribution} | {summary} |"
 
 
 def write_page(app: Sphinx) -> None:
