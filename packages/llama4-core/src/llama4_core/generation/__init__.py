@@ -1,0 +1,17 @@
+"""Generation: sampling, stops, streaming and the loop that ties them to a model."""
+
+from llama4_core.generation.generate import GenerativeModel, generate, stream
+from llama4_core.generation.result import Generation, Piece
+from llama4_core.generation.sampling import Sampling, choose, log_probabilities, probabilities
+
+__all__ = [
+    "Generation",
+    "GenerativeModel",
+    "Piece",
+    "Sampling",
+    "choose",
+    "generate",
+    "log_probabilities",
+    "probabilities",
+    "stream",
+]
