@@ -84,12 +84,16 @@ def llama4_caches() -> Iterable[Component]:
     """Where keys and values are kept."""
     yield Component(
         "bounded",
-        "llama4_core.contexts.caches:BoundedCache",
+        "llama4_core.contexts.caches:HeadMajorCache",
         "keeps only what the masks may still see",
         priority=10,
     )
     yield Component(
-        "full", "llama4_core.contexts.caches:FullCache", "keeps every key and value", priority=1
+        "full",
+        "llama4_core.contexts.caches:HeadMajorCache",
+        "keeps every key and value",
+        priority=1,
+        settings={"bounded": False},
     )
 
 
