@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,7 @@ class Transformer(nn.Module):
         tokenizer: or None when the checkpoint has none.
         extra_weights: tensors of the checkpoint that belong to packages not in use (vision), kept
             to be written back.
+        folder: where the weights came from, or None.
     """
 
     spec: ModelSpec
@@ -45,6 +47,7 @@ class Transformer(nn.Module):
         self.spec = spec
         self.tokenizer = None
         self.extra_weights: dict[str, Tensor] = {}
+        self.folder: Path | None = None
         self.embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.layers = nn.ModuleList(
             Block(layer, spec.width, spec.norm_eps, parts.child(f"layers.{index}"))

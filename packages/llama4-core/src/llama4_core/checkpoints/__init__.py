@@ -1,0 +1,1 @@
+"""Checkpoints: folders of weights, read by mapping and written atomically."""

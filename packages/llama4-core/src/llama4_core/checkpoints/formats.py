@@ -1,0 +1,89 @@
+"""What a checkpoint format is, and which of the installed ones a folder is written in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from llama4_core.errors import CheckpointError, PluginError
+from llama4_core.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llama4_core.checkpoints.shards import Progress
+
+log = logging.getLogger(__name__)
+
+SHARD_BYTES = 4 * 1024**3
+
+
+class CheckpointFormat(Protocol):
+    """A way to lay out a model in a folder. Built as ``target()``; stateless.
+
+    Canonical names are those of the model's ``state_dict()``; weights that belong to an image
+    encoder are named ``vision.`` and whatever the folder calls them.
+    """
+
+    def detect(self, folder: Path) -> bool:
+        """Whether ``folder`` is in this format, judged by the names of its files alone."""
+
+    def read_spec(self, folder: Path) -> ModelSpec:
+        """The description that the folder carries."""
+
+    def tensors(self, folder: Path, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """Canonical name -> tensor, mapped: views of the files, nothing copied."""
+
+    def write(
+        self,
+        tensors: Mapping[str, Tensor],
+        spec: ModelSpec,
+        folder: Path,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        progress: Progress | None = None,
+    ) -> None:
+        """Writes weights and description into the existing, empty ``folder``.
+
+        Tensors may be views with any strides and are streamed, never gathered.
+        """
+
+
+def checkpoint_format(name: str) -> CheckpointFormat:
+    """The format called ``name`` in the catalogue."""
+    from llama4_core.plugins.catalogue import catalogue
+
+    built: CheckpointFormat = catalogue().find("checkpoint_formats", name).component.build()
+    return built
+
+
+def detect(folder: Path) -> CheckpointFormat:
+    """The one installed format that ``folder`` is in.
+
+    Raises:
+        CheckpointError: none fits, or several do.
+    """
+    from llama4_core.plugins.catalogue import catalogue
+
+    formats: dict[str, CheckpointFormat] = {}
+    for entry in catalogue().components("checkpoint_formats"):
+        try:
+            formats[entry.full_name] = entry.component.build()
+        except PluginError as error:
+            # A broken format of somebody else must not keep ours from being read.
+            log.warning("checkpoint format %s is left out: %s", entry.full_name, error)
+    fitting = [name for name, candidate in formats.items() if candidate.detect(folder)]
+    if len(fitting) == 1:
+        return formats[fitting[0]]
+    if fitting:
+        raise CheckpointError(
+            f"{folder}: could be any of the formats {', '.join(fitting)}; keep the files of one"
+        )
+    inside = sorted(path.name for path in folder.iterdir())
+    held = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "") if inside else "nothing"
+    raise CheckpointError(
+        f"{folder}: not a checkpoint in any known format ({', '.join(formats)}); it holds {held}; "
+        "expected config.json or spec.toml, and safetensors files"
+    )
