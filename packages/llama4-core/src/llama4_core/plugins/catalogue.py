@@ -291,14 +291,11 @@ class Catalogue:
         if package is None and not any(e.distribution == socket.owner for e in offered_here):
             package = socket.owner
         if package is not None:
-            subject = needed_by or f"socket {socket.name}"
+            subject = f"{needed_by} needs {kind} {name!r}" if needed_by else f"{kind} {name!r}"
             broken = [p.reason for p in self.problems if p.distribution == package]
             if broken:
-                return f"{subject} needs {kind} {name!r} of {package}, which is broken: {broken[0]}"
-            return (
-                f"{subject} needs {kind} {name!r}, which no installed package offers: "
-                f"pip install {package}"
-            )
+                return f"{subject} of {package}, which is installed but broken: {broken[0]}"
+            return f"{subject}, which no installed package offers: pip install {package}"
         names = [entry.name for entry in offered_here]
         shown = sorted({e.full_name if names.count(e.name) > 1 else e.name for e in offered_here})
         near = difflib.get_close_matches(name, shown, 1) or difflib.get_close_matches(

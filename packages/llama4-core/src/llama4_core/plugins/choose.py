@@ -343,7 +343,7 @@ def _merged(
 def _label(max_tokens: int | None, grad: bool | None, *, by_tokens: bool) -> str:
     parts = []
     if by_tokens:
-        parts.append("any number of tokens" if max_tokens is None else f"up to {max_tokens} tokens")
+        parts.append("more tokens" if max_tokens is None else f"up to {max_tokens} tokens")
     if grad is not None:
         parts.append("with gradients" if grad else "without gradients")
     return ", ".join(parts) or "always"
