@@ -143,6 +143,28 @@ def test_a_missing_environment_is_made_by_the_running_python(noxfile, commands, 
     assert "[1/3]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("existing", "wanted", "anew"),
+    [
+        ("3.99", "running", True),
+        ("3.99", None, False),
+        ("running", "running", False),
+        (None, "running", True),
+        (None, None, True),
+    ],
+)
+def test_only_another_or_a_broken_python_is_made_anew(
+    noxfile, commands, monkeypatch, existing, wanted, anew
+):
+    pretend_environment(noxfile)
+    noxfile.STAMP.write_text("3.99 old\n")
+    running = noxfile.running_version()
+    found = running if existing == "running" else existing
+    monkeypatch.setattr(noxfile, "interpreter_version", lambda python: found)
+    noxfile.ensure_environment(running if wanted == "running" else wanted)
+    assert any("--clear" in command for command in commands) == anew
+
+
 def test_the_stamp_is_gone_while_pip_runs_and_after_it_failed(noxfile, monkeypatch):
     pretend_environment(noxfile)
     noxfile.STAMP.write_text("3.99 old\n")
