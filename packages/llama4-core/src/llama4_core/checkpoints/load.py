@@ -1,0 +1,252 @@
+"""From a folder or a name to a model with weights, copying nothing that need not be copied."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llama4_core.assembly.assemble import DTYPES, assemble
+from llama4_core.checkpoints.formats import CheckpointFormat, detect
+from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
+from llama4_core.errors import CheckpointError
+from llama4_core.model.initialise import initialise
+from llama4_core.model.transformer import Transformer
+from llama4_core.plugins.catalogue import catalogue
+from llama4_core.specs import ModelSpec
+from llama4_core.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    path_or_name: str | Path,
+    dtype: str = "auto",
+    device: str = "cpu",
+    overrides: Mapping[str, Any] | None = None,
+    quantize: str | None = None,
+    adapters: Sequence[str | Path] = (),
+    *,
+    random: int | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Transformer:
+    """Loads a model: a checkpoint folder in any installed format, or a model's name.
+
+    The model is assembled on the meta device and the mapped files are assigned to it, so with
+    ``dtype="auto"`` on a CPU nothing is read before it is used. The mapping is private: training
+    the model never writes into the files.
+
+    Args:
+        path_or_name: a folder, or the name of a model that ships with its weights.
+        dtype: "auto" keeps what is stored; or "float32", "bfloat16", "float16", "float64".
+        device: where the weights go.
+        overrides: slot path globs -> component names or objects.
+        quantize: no quantiser exists yet; anything but None is refused.
+        adapters: no adapter format exists yet; anything is refused.
+        random: a seed: take only the description and draw the weights.
+        plugins: the user's own plugin files.
+
+    Returns:
+        The model, with its tokenizer if the folder has one. Weights that no installed package uses
+        (an image encoder) are kept in ``model.extra_weights`` and written back on save.
+
+    Raises:
+        CheckpointError: no such model, or its files are damaged or do not fit their description.
+        SpecError: the description is not understood, or an unknown dtype.
+        TokenizerError: the tokenizer does not fit the model.
+        ComponentError: a part is unknown or refused.
+    """
+    if quantize is not None:
+        raise CheckpointError(
+            f"quantize is {quantize!r}, but no quantiser is installed; leave it out"
+        )
+    if adapters:
+        raise CheckpointError(
+            f"adapters are {[str(adapter) for adapter in adapters]}, but no adapter format is "
+            "known; merge them into the weights first"
+        )
+    if dtype != "auto" and dtype not in DTYPES:
+        raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
+    found = resolve(path_or_name)
+    settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}
+    if isinstance(found, ModelSpec):
+        if random is None:
+            raise CheckpointError(
+                f"{path_or_name} is a shape, not weights; load a folder with a checkpoint of it, "
+                "or draw random weights with random=SEED (--random SEED)"
+            )
+        return _drawn(found, dtype, device, random, settings)
+    form = detect(found)
+    spec = form.read_spec(found)
+    if random is not None:
+        model = _drawn(spec, dtype, device, random, settings)
+    else:
+        model = _mapped(form, found, spec, dtype, device, settings)
+    model.folder = found
+    model.tokenizer = _tokenizer(found, spec)
+    return model
+
+
+def resolve(path_or_name: str | Path) -> Path | ModelSpec:
+    """The folder or the shape that is meant.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    path = Path(path_or_name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path}: is a file; expected the folder that holds the checkpoint")
+    name = str(path_or_name)
+    known = {entry.name: entry for entry in catalogue().components("models")}
+    base = name.removesuffix("-text")
+    if name in known or base in known:
+        built = known[name if name in known else base].component.build()
+        if isinstance(built, ModelSpec):
+            return built if name in known else replace(built.text_only(), name=name)
+        return Path(built)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{name}: no such folder; if it is a repository of the Hugging Face Hub, download it "
+            f"first (hf download {name} --local-dir FOLDER) and load the folder"
+        )
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise CheckpointError(
+        f"{name}: neither a folder nor a known model; {hint}known models are {', '.join(known)}"
+    )
+
+
+def _drawn(
+    spec: ModelSpec, dtype: str, device: str, seed: int, settings: dict[str, Any]
+) -> Transformer:
+    chosen = spec.dtype if dtype == "auto" else dtype
+    model = assemble(replace(spec, dtype=chosen), device=device, dtype=chosen, **settings)
+    initialise(model, seed)
+    return model
+
+
+def _mapped(
+    form: CheckpointFormat,
+    folder: Path,
+    spec: ModelSpec,
+    dtype: str,
+    device: str,
+    settings: dict[str, Any],
+) -> Transformer:
+    stored = dict(form.tensors(folder, spec))
+    extra = {name: stored.pop(name) for name in list(stored) if name.startswith(VISION)}
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and tensor.dtype not in DTYPES.values():
+            raise CheckpointError(
+                f"{folder}: {name} is stored as {tensor.dtype}, which nothing installed can run; "
+                f"expected one of {', '.join(DTYPES)}"
+            )
+    chosen = _stored_dtype(stored, spec) if dtype == "auto" else dtype
+    spec = replace(spec, dtype=chosen)
+    model = assemble(spec, device="meta", dtype=chosen, run_on=torch.device(device).type, **settings)
+    own = _fitting(model, stored, spec, folder, overridden=bool(settings["overrides"]))
+    target = torch.device(device)
+    wanted = model.state_dict() if dtype != "auto" else stored
+    model.load_state_dict(
+        {name: _placed(stored[name], wanted[name].dtype, target) for name in own},
+        strict=False,
+        assign=True,
+    )
+    _materialise(model, target)
+    model.extra_weights = extra
+    if extra:
+        log.info("%s: %d vision tensors kept aside, written back on save", folder, len(extra))
+    strided = [name for name, weight in model.named_parameters() if not weight.is_contiguous()]
+    if strided:
+        log.warning(
+            "%s: %d expert weights are used transposed, as this folder stores them: decoding is "
+            "about half as fast as it could be; `llama4 convert %s OUT` lays them out once for all",
+            folder,
+            len(strided),
+            folder,
+        )
+    return model
+
+
+def _stored_dtype(stored: Mapping[str, Tensor], spec: ModelSpec) -> str:
+    embedding = stored.get("embedding.weight")
+    return spec.dtype if embedding is None else str(embedding.dtype).removeprefix("torch.")
+
+
+def _fitting(
+    model: nn.Module,
+    stored: Mapping[str, Tensor],
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    overridden: bool,
+) -> list[str]:
+    """The names to assign, after comparing what is stored with what the model has.
+
+    With overrides, a part may have other weights than the checkpoint: what the description accounts
+    for and the model lacks is left out, and said; what the model has and the description does not
+    know is the part's own affair (:func:`_materialise`).
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    got = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    if not overridden:
+        check_keys(got, wanted, str(folder))
+        return list(wanted)
+    described = native_shapes(spec)
+    unused = [name for name in got if name not in wanted and name in described]
+    own = [name for name in wanted if name not in got and name not in described]
+    check_keys(
+        {name: shape for name, shape in got.items() if name not in unused},
+        {name: shape for name, shape in wanted.items() if name not in own},
+        str(folder),
+    )
+    if unused:
+        log.info("%s: %d weights unused by the overridden parts: %s", folder, len(unused),
+                 ", ".join(unused[:5]))  # fmt: skip
+    return [name for name in wanted if name not in own]
+
+
+def _placed(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The tensor itself if it can stay where and what it is, else a contiguous copy."""
+    if dtype == tensor.dtype and device.type == "cpu":
+        return tensor
+    return torch.empty(tensor.shape, dtype=dtype, device=device).copy_(tensor)
+
+
+def _materialise(model: nn.Module, device: torch.device) -> None:
+    """Fills what the checkpoint does not hold: buffers that are never saved, weights of new parts.
+
+    A module with such tensors says how in ``reset_parameters()``, as torch's own modules do.
+    """
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        absent = [name for name, tensor in own.items() if tensor.is_meta]
+        if not absent:
+            continue
+        reset = getattr(module, "reset_parameters", None)
+        if reset is None:
+            raise CheckpointError(
+                f"{path}: {type(module).__name__} has {absent[0]!r}, which the checkpoint does not "
+                "hold; expected a method reset_parameters() that fills it"
+            )
+        module.to_empty(device=device, recurse=False)
+        with torch.no_grad():
+            reset()
+        given = {name: tensor for name, tensor in own.items() if name not in absent}
+        module.load_state_dict(given, strict=False, assign=True)
+        log.info("%s: %s starts with values of its own", path, type(module).__name__)
+
+
+def _tokenizer(folder: Path, spec: ModelSpec) -> Tokenizer | None:
+    tokenizer = load_tokenizer(folder, bos=spec.tokens.bos)
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, spec.vocabulary)
+    return tokenizer
