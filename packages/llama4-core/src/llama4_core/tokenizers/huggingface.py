@@ -84,9 +84,9 @@ class HuggingFaceTokenizer:
         if not specials and not self._special_bytes.keys().isdisjoint(ids):
             wrong = next(n for n in ids if n in self._special_bytes)
             raise TokenizerError(
-                f"{self._source} encodes ordinary text as the special token {wrong} "
-                f"({self._special_bytes[wrong].decode()!r}); expected it to be an added token only, absent "
-                "from the vocabulary of the file's model"
+                f"{self._source} encodes ordinary text as the special token {wrong}, "
+                f"{self._special_bytes[wrong].decode()!r}; expected it to be an added token only, "
+                "absent from the vocabulary of the file's model"
             )
         return [self._bos, *ids] if bos and self._bos is not None else ids
 
