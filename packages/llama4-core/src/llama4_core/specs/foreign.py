@@ -38,7 +38,7 @@ class ForeignKeys:
 
     def _missing(self, key: str) -> NoReturn:
         raise SpecError(
-            f"{self.where}: {key} is missing; it is an architectural number without a safe default: "
+            f"{self.where}: {key} is missing; it has no safe default, because the model depends on it: "
             "add it"
         )
 

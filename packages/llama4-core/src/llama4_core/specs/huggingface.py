@@ -331,7 +331,7 @@ def _position_free(keys: ForeignKeys, count: int, kept: dict[str, Any]) -> tuple
 def _unchunked(
     keys: ForeignKeys, count: int, chunk: int | None, position_free: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Rotary layers that ``layer_types`` makes global; without a chunk all are, whatever it says."""
+    """Rotary layers that ``layer_types`` makes global; without a chunk all are in any case."""
     types = keys.take("layer_types", None)
     if types is None:
         return ()
@@ -364,8 +364,8 @@ def _moe_layers(keys: ForeignKeys, count: int, kept: dict[str, Any]) -> tuple[in
     if layers is None:
         if step is None:
             raise SpecError(
-                f"{keys.where}: neither moe_layers nor interleave_moe_layer_step is there; expected "
-                "one, because it decides which layers have experts"
+                f"{keys.where}: neither moe_layers nor interleave_moe_layer_step is there; "
+                "expected one, because it decides which layers have experts"
             )
         return every(step, count)
     if any(not 0 <= layer < count for layer in layers):

@@ -92,7 +92,7 @@ REFUSED = {
     ),
     "compression_config": "the weights are stored compressed; convert the checkpoint first",
     "auto_map": "it names code inside the checkpoint, which is never run; remove it",
-    "per_layer_config": "layers with numbers of their own are no Llama 4; write a spec.toml instead",
+    "per_layer_config": "layers with numbers of their own need a spec.toml instead",
     "sliding_window": "Llama 4 has chunked attention; for a window write a spec.toml instead",
     "finetuning_task": "only language models are understood",
     "task_specific_params": "it belongs into generation_config.json",
