@@ -14,6 +14,7 @@ from llama4_core.model.transformer import Transformer
 from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.plugins.choose import Assembler
 from llama4_core.plugins.overrides import Overrides
+from llama4_core.plugins.report import AssemblyReport
 from llama4_core.specs.model import ModelSpec
 
 DTYPES = {
@@ -57,11 +58,13 @@ def assemble(
     if dtype not in DTYPES:
         raise SpecError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     target = torch.device(device)
+    runs_on = run_on or ("cpu" if target.type == "meta" else target.type)
     parts = Assembler(
         known,
-        Overrides(overrides or {}),
+        Overrides(overrides),
         dtype=dtype,
-        device=run_on or ("cpu" if target.type == "meta" else target.type),
+        device=runs_on,
+        report=AssemblyReport(spec.name, dtype, runs_on),
     )
     with _defaults(target, DTYPES[dtype]):
         model = Transformer(spec, parts)
@@ -76,7 +79,8 @@ def find_spec(name: str, known: Catalogue | None = None) -> ModelSpec:
     spec = entry.component.build()
     if not isinstance(spec, ModelSpec):
         raise SpecError(
-            f"model {name!r} gave {type(spec).__name__}, not a ModelSpec; load it with llama4_core.load"
+            f"model {name!r} gave {type(spec).__name__}, not a ModelSpec; "
+            "load it with llama4_core.load"
         )
     return spec
 

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from llama4_core.cli.output import add_json_option, add_override_options, overrides_of
+from llama4_core.cli.output import (
+    add_json_option,
+    add_override_options,
+    catalogue_of,
+    overrides_of,
+)
+
+if TYPE_CHECKING:
+    from llama4_core.specs.model import ModelSpec
 
 
 class Command:
@@ -25,7 +34,7 @@ class Command:
         from llama4_core.assembly.assemble import assemble
 
         model = assemble(
-            arguments.model,
+            _spec(arguments),
             overrides_of(arguments),
             device="meta",
             dtype=arguments.dtype,
@@ -33,3 +42,17 @@ class Command:
         )
         print(model.report.to_json() if arguments.json else model.report.to_text())
         return 0
+
+
+def _spec(arguments: argparse.Namespace) -> ModelSpec:
+    """The description of the named model, a plugin file's included, or of a folder."""
+    from llama4_core.assembly.assemble import find_spec
+    from llama4_core.checkpoints.formats import detect
+    from llama4_core.checkpoints.load import resolve
+    from llama4_core.specs.model import ModelSpec
+
+    known = catalogue_of(arguments)
+    if arguments.model in {entry.name for entry in known.components("models")}:
+        return find_spec(arguments.model, known)
+    found = resolve(arguments.model)
+    return found if isinstance(found, ModelSpec) else detect(found).read_spec(found)

@@ -197,11 +197,11 @@ class Assembler:
     ) -> tuple[RegimeTable, Choice]:
         one = SOCKETS[socket].one
         rows: list[tuple[_Question, Entry | str]] = []
-        reasons: dict[tuple[str, str], list[str]] = {}
+        reasons: dict[tuple[str, str], list[_Question]] = {}
         for question in _questions(problem):
             entry, refused = self._ranked(socket, question)
             for name, reason in refused:
-                reasons.setdefault((name, reason), []).append(question.label)
+                reasons.setdefault((name, reason), []).append(question)
             if entry is not None:
                 rows.append((question, entry))
                 continue
@@ -211,10 +211,10 @@ class Assembler:
             if not question.grad:
                 raise ComponentError(f"{path}: no {one} can run {question.label}: {listed}")
             rows.append((question, f"no {one} can run with gradients: {listed}"))
-        everywhere = len(rows)
+        asked = [question for question, _ in rows]
         refusals = tuple(
-            Refusal(name, () if len(labels) == everywhere else tuple(labels), reason)
-            for (name, reason), labels in reasons.items()
+            Refusal(name, _where(questions, asked), reason)
+            for (name, reason), questions in sorted(reasons.items(), key=lambda item: item[0])
         )
         return self._table(socket, AUTO, glob, rows, refusals)
 
@@ -262,8 +262,9 @@ class Assembler:
     ) -> tuple[RegimeTable, Choice]:
         regimes: list[Regime] = []
         shown: list[Row] = []
-        by_tokens = any(question.max_tokens is not None for question, _ in rows)
-        for max_tokens, grad, chosen in _merged(rows):
+        merged = _merged(rows)
+        by_tokens = any(max_tokens is not None for max_tokens, _, _ in merged)
+        for max_tokens, grad, chosen in merged:
             label = _label(max_tokens, grad, by_tokens=by_tokens)
             if isinstance(chosen, str):
                 regimes.append(Regime(max_tokens, grad, "unavailable", Unavailable(chosen)))
@@ -338,6 +339,20 @@ def _merged(
     if without == with_grad:
         return [(bound, None, chosen) for bound, chosen in without]
     return merged
+
+
+def _where(questions: list[_Question], asked: list[_Question]) -> tuple[str, ...]:
+    """Short names of the regimes in ``questions``: () for all that were asked."""
+    if len(questions) == len(asked):
+        return ()
+    labels: list[str] = []
+    for grad in (False, True):
+        half = [question for question in questions if question.grad == grad]
+        if len(half) == sum(question.grad == grad for question in asked):
+            labels.append(_label(None, grad, by_tokens=False))
+        else:
+            labels += [question.label for question in half]
+    return tuple(labels)
 
 
 def _label(max_tokens: int | None, grad: bool | None, *, by_tokens: bool) -> str:

@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Longer slot names stand on a line of their own, so that the second column stays near.
+_NAME_WIDTH = 36
+
 
 @dataclass(frozen=True)
 class Provider:
@@ -97,13 +100,20 @@ class AssemblyReport:
             numbers = merged.setdefault((before, after, choice), [])
             if number is not None:
                 numbers.append(number)
+        order: dict[tuple[str, str], int] = {}
+        for before, after, _ in merged:
+            order.setdefault((before, after), len(order))
+        rows = sorted(merged.items(), key=lambda row: (order[row[0][:2]], row[1][:1]))
         named = [
             (f"{before}{ranges(numbers)}{after}", choice)
-            for (before, after, choice), numbers in merged.items()
+            for (before, after, choice), numbers in rows
         ]
-        width = max((len(name) for name, _ in named), default=0)
+        width = min(_NAME_WIDTH, max((len(name) for name, _ in named), default=0))
         lines = [f"{self.model or 'model'}: {self.dtype or 'dtype unset'} on {self.device}"]
         for name, choice in named:
+            if len(name) > width:
+                lines.append(f"  {name}")
+                name = ""
             lines += _lines(name.ljust(width), choice)
         return "\n".join(lines)
 
