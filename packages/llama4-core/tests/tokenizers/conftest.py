@@ -51,7 +51,7 @@ def content(library) -> str:
     return library.to_str()
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     settings = {"bos_token": {"content": SPECIALS[0]}}

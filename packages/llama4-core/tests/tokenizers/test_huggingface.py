@@ -194,5 +194,5 @@ def test_damaged_files_are_named(folder, name, data):
 
 def test_a_tokenizer_larger_than_the_model(tokenizer):
     check_vocabulary(tokenizer, tokenizer.vocabulary)
-    with pytest.raises(TokenizerError, match="302.* 200 "):
+    with pytest.raises(TokenizerError, match=r"302.* 200 "):
         check_vocabulary(tokenizer, 200)

@@ -24,6 +24,10 @@ from llama4_core.tokenizers.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
 
+# Tokens after the prompt that the cache makes room for at once; it grows when there are more. A
+# sequence that is allowed a million tokens and stops after ten should not pay for the million.
+_ROOM_AT_ONCE = 1024
+
 
 class CachedContext(Protocol):
     """Keys and values of a batch of growing sequences."""
@@ -54,8 +58,8 @@ class GenerativeModel(Protocol):
     def project(self, hidden: Tensor) -> Tensor:
         """Hidden states ``[B, D]`` to float32 logits ``[B, V]``."""
 
-    def cached(self, rows: int, *, cache: Any = "auto") -> CachedContext:
-        """An empty cached context for ``rows`` sequences."""
+    def cached(self, rows: int, *, capacity: int = 0, cache: Any = "auto") -> CachedContext:
+        """An empty cached context for ``rows`` sequences of about ``capacity`` tokens."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ def _run(model: GenerativeModel, request: _Request) -> Iterator[tuple[Row, str]]
         return
     # Rows of the cache are numbered without the prompts that leave no room.
     slots = {row.row: slot for slot, row in enumerate(active)}
-    context = model.cached(len(active), cache=request.cache)
+    expected = max(len(row.prompt) + min(row.room, _ROOM_AT_ONCE) for row in active)
+    context = model.cached(len(active), capacity=expected, cache=request.cache)
     hidden = _prefill(model, context, active, request)
     lengths = [1] * len(active)
     while True:
@@ -293,6 +298,11 @@ def _read(
     ends = frozenset(stop_tokens)
     for token in ends:
         _whole("a stop token", token, 0)
+        if token >= spec.vocabulary:
+            raise GenerationError(
+                f"a stop token is {token}; expected an id from 0 to {spec.vocabulary - 1}, the "
+                "last of this model's vocabulary"
+            )
     ending = Ending(ends if ignore_eos else ends | set(spec.tokens.eos), strings)
     prompts = list(prompt) if is_batch(prompt) else [prompt]
     seeds = _seeds(seed, len(prompts))

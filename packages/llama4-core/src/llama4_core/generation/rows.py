@@ -53,7 +53,7 @@ class Row:
         self.logprobs: list[float] = []
         self.alternatives: list[Alternatives] = []
         self.stop_reason: str | None = None
-        self._room = room
+        self.room = room
         self._room_reason = room_reason
         self._ending = ending
         self._texts: list[str] = []
@@ -71,7 +71,7 @@ class Row:
         elif self._decoder is not None:
             text = self._scanner.feed(self._decoder.feed(token))
         if self.stop_reason is None and self._scanner.found is None:
-            if len(self.tokens) < self._room:
+            if len(self.tokens) < self.room:
                 if text:
                     self._texts.append(text)
                 return text
