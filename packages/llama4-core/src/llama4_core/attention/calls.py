@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -221,7 +222,7 @@ def _is_run(parts: list[Part], layout: str) -> bool:
     One can then take them as views.
     """
     step = parts[1].key - parts[0].key if len(parts) > 1 else 0
-    for one, two in zip(parts, parts[1:], strict=False):
+    for one, two in pairwise(parts):
         shape = (one.queries, one.keys, one.causal, one.banded)
         if shape != (two.queries, two.keys, two.causal, two.banded):
             return False

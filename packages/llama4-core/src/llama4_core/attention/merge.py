@@ -23,8 +23,10 @@ def merge(
     """Attention over the keys of both, for the same queries.
 
     Args:
-        output, other_output: ``[N, H, K]``.
-        lse, other_lse: ``[N, H]``, natural logarithm; minus infinity where no key was visible.
+        output: ``[N, H, K]``.
+        lse: ``[N, H]``, natural logarithm; minus infinity where no key was visible.
+        other_output: as ``output``, over the other keys.
+        other_lse: as ``lse``, over the other keys.
         differentiable_lse: the backend that made the log-sum-exps declares their gradient.
 
     Returns:
@@ -41,7 +43,7 @@ def merge(
     base = total.masked_fill(total == float("-inf"), 0.0)
     weight = (lse - base).exp()[..., None]
     other_weight = (other_lse - base).exp()[..., None]
-    merged = weight * output.to(weight.dtype) + other_weight * other_output.to(weight.dtype)
+    merged = weight * output + other_weight * other_output
     return merged.to(output.dtype), total
 
 

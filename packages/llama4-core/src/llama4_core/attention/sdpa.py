@@ -190,6 +190,9 @@ def _kernel(
     lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Q ``[B, H, T, K]``, k and v ``[B, G, S, K]`` -> ``[B, H, T, K]`` and ``[B, H, T]``."""
+    # With another inner stride torch leaves its fused kernels, and the kernels called by name
+    # below read the wrong numbers without a word.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if not lse:
         output = F.scaled_dot_product_attention(
             q,
