@@ -171,12 +171,14 @@ def vision_shapes(vision: VisionSpec, text_width: int) -> dict[str, Shape]:
 
 
 def naming_of(keys: Iterable[str]) -> Naming:
-    """The naming whose prefix most of ``keys`` carry (the longest prefix, where they nest)."""
+    """The naming that most of ``keys`` follow."""
     counts = dict.fromkeys(NAMINGS, 0)
     for key in keys:
-        fitting = [naming for naming in NAMINGS if key.startswith(naming.text)]
-        if fitting:
-            counts[max(fitting, key=lambda naming: len(naming.text))] += 1
+        for naming in NAMINGS:
+            # What follows tells the text model from the encoder, whose prefix may begin alike.
+            counts[naming] += key.startswith(
+                tuple(naming.text + part for part in ("embed_tokens.", "layers.", "norm."))
+            )
     return max(counts, key=lambda naming: counts[naming])
 
 

@@ -18,7 +18,7 @@ from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
 from llama4_core.errors import CheckpointError
 from llama4_core.model.initialise import initialise
 from llama4_core.model.transformer import Transformer
-from llama4_core.plugins.catalogue import catalogue
+from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.specs import ModelSpec
 from llama4_core.tokenizers import Tokenizer, check_vocabulary, load_tokenizer
 
@@ -73,7 +73,7 @@ def load(
         )
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
-    found = resolve(path_or_name)
+    found = resolve(path_or_name, catalogue().with_local(*plugins))
     settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}
     if isinstance(found, ModelSpec):
         if random is None:
@@ -93,8 +93,8 @@ def load(
     return model
 
 
-def resolve(path_or_name: str | Path) -> Path | ModelSpec:
-    """The folder or the shape that is meant.
+def resolve(path_or_name: str | Path, known: Catalogue | None = None) -> Path | ModelSpec:
+    """The folder or the shape that is meant; a folder wins over a model of the same name.
 
     Raises:
         CheckpointError: there is neither.
@@ -105,22 +105,23 @@ def resolve(path_or_name: str | Path) -> Path | ModelSpec:
     if path.is_file():
         raise CheckpointError(f"{path}: is a file; expected the folder that holds the checkpoint")
     name = str(path_or_name)
-    known = {entry.name: entry for entry in catalogue().components("models")}
+    known = known or catalogue()
+    names = [entry.name for entry in known.components("models")]
     base = name.removesuffix("-text")
-    if name in known or base in known:
-        built = known[name if name in known else base].component.build()
+    if name.rpartition("/")[2] in names or base in names:
+        built = known.find("models", base if base in names else name).component.build()
         if isinstance(built, ModelSpec):
-            return built if name in known else replace(built.text_only(), name=name)
+            return built if base == name else replace(built.text_only(), name=name)
         return Path(built)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         raise CheckpointError(
             f"{name}: no such folder; if it is a repository of the Hugging Face Hub, download it "
             f"first (hf download {name} --local-dir FOLDER) and load the folder"
         )
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise CheckpointError(
-        f"{name}: neither a folder nor a known model; {hint}known models are {', '.join(known)}"
+        f"{name}: neither a folder nor a known model; {hint}known models are {', '.join(names)}"
     )
 
 
