@@ -143,5 +143,8 @@ def llama4_commands() -> Iterable[Component]:
     yield Component("models", f"{cli}.models:Command", "list the models that have a name here")
     yield Component("explain", f"{cli}.explain:Command", "say what would run in a model, and why")
     yield Component("generate", f"{cli}.generate:Command", "continue a text")
+    yield Component(
+        "inspect", f"{cli}.inspect:Command", "count a model: parameters, bytes, cache per user"
+    )
     yield Component("doctor", f"{cli}.doctor:Command", "describe this machine and installation")
     yield Component("convert", f"{cli}.convert:Command", "write a checkpoint in another format")

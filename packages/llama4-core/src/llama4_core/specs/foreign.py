@@ -38,8 +38,8 @@ class ForeignKeys:
 
     def _missing(self, key: str) -> NoReturn:
         raise SpecError(
-            f"{self.where}: {key} is missing; it has no safe default, because the model depends on it: "
-            "add it"
+            f"{self.where}: {key} is missing; add it: the model depends on it and no default "
+            "is safe"
         )
 
     def take(self, key: str, *default: Any) -> Any:

@@ -1,0 +1,79 @@
+"""The spec of a folder or file, without touching its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llama4_core.errors import SpecError
+from llama4_core.specs.model import ModelSpec
+
+
+def spec_from_path(path: str | Path, *, max_positions: int | None = None) -> ModelSpec:
+    """The model that a folder, ``spec.toml``, ``config.json`` or ``params.json`` describes.
+
+    In a folder the first of these three that is there is read. An unnamed model gets the name of
+    its folder.
+
+    Args:
+        path: folder or file.
+        max_positions: longest context, for a ``params.json`` without it.
+
+    Raises:
+        SpecError: nothing of the kind is there, or it cannot be understood.
+    """
+    place = Path(path)
+    if place.is_dir():
+        file = next((place / name for name in _READERS if (place / name).is_file()), None)
+        if file is None:
+            raise SpecError(f"{place} has none of {', '.join(_READERS)}; expected one of them")
+    elif place.is_file():
+        file = place
+    else:
+        raise SpecError(f"{place} does not exist; expected a folder or file that describes a model")
+    if file.suffix == ".toml":
+        return _READERS["spec.toml"](file, max_positions)
+    reader = _READERS.get(file.name)
+    if reader is None:
+        raise SpecError(f"{file} is not one of {', '.join(_READERS)}, or another .toml file")
+    return reader(file, max_positions)
+
+
+def _toml(file: Path, max_positions: int | None) -> ModelSpec:
+    from llama4_core.specs.toml import read_toml
+
+    return read_toml(file)
+
+
+def _huggingface(file: Path, max_positions: int | None) -> ModelSpec:
+    from llama4_core.specs.huggingface import spec_from_huggingface
+
+    config = _json(file)
+    named = isinstance(config, dict) and config.get("_name_or_path")
+    return spec_from_huggingface(config, str(file), name=named or _folder(file))
+
+
+def _meta(file: Path, max_positions: int | None) -> ModelSpec:
+    from llama4_core.specs.meta import spec_from_meta
+
+    return spec_from_meta(_json(file), str(file), max_positions=max_positions, name=_folder(file))
+
+
+_READERS: dict[str, Callable[[Path, int | None], ModelSpec]] = {
+    "spec.toml": _toml,
+    "config.json": _huggingface,
+    "params.json": _meta,
+}
+
+
+def _folder(file: Path) -> str:
+    return file.resolve().parent.name or "llama4"
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{file}: cannot be read as JSON: {error}") from error
