@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from llama4_moe.experts.arithmetic import ACTIVATIONS, project
-
-
-class Projection(nn.Linear):
-    """``nn.Linear`` without bias that is also fast for a single row on a CPU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, inputs] -> [N, outputs]``."""
-        return project(x, self.weight)
+from llama4_core.model.projection import Projection
+from llama4_moe.experts.arithmetic import ACTIVATIONS
 
 
 class SharedExpert(nn.Module):

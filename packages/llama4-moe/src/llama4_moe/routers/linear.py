@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from llama4_core.errors import SpecError
+from llama4_core.model.projection import project
 from llama4_core.protocols.routing import Routing, RoutingInfo
-from llama4_moe.experts.arithmetic import project
 from llama4_moe.routers.selection import largest
 
 
