@@ -146,5 +146,6 @@ def llama4_commands() -> Iterable[Component]:
     yield Component(
         "inspect", f"{cli}.inspect:Command", "count a model: parameters, bytes, cache per user"
     )
+    yield Component("check", f"{cli}.check:Command", "prove a component by the conformance kit")
     yield Component("doctor", f"{cli}.doctor:Command", "describe this machine and installation")
     yield Component("convert", f"{cli}.convert:Command", "write a checkpoint in another format")

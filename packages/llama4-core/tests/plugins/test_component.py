@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from llama4_core.errors import PluginError
+from llama4_core.plugins import Component
+from llama4_core.plugins.catalogue import catalogue
+from llama4_core.plugins.hookspecs import SOCKETS
+
+
+def test_missing_modules_refuse_by_name_whatever_their_parents() -> None:
+    offer = Component("x", "builtins:dict", requires=("json", "no_such", "json.no.such", "no.such"))
+    assert offer.refusal(None) == (
+        "needs the module(s) no_such, json.no.such, no.such, not installed here"
+    )
+
+
+def test_a_supports_that_raises_is_a_refusal() -> None:
+    def broken(problem: object) -> str | None:
+        raise KeyError("heads")
+
+    reason = Component("x", "builtins:dict", supports=broken).refusal(None)
+    assert reason == "its supports() raised KeyError: 'heads'"
+
+
+@pytest.mark.parametrize("target", ["llama4_nothing:X", "json:nothing"])
+def test_targets_that_cannot_be_imported_are_plugin_errors(target: str) -> None:
+    with pytest.raises(PluginError, match=target):
+        Component("x", target).load()
+
+
+def test_settings_are_passed_and_may_be_overridden() -> None:
+    offer = Component("x", "builtins:dict", settings={"a": 1, "b": 2})
+    assert offer.build(b=3) == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(entry, id=f"{socket}:{entry.name}")
+        for socket in SOCKETS
+        for entry in catalogue().components(socket)
+        if entry.distribution == "llama4-core"
+    ],
+)
+def test_every_built_in_target_exists(entry) -> None:
+    if (reason := entry.component.refusal(None)) and "needs the module" in reason:
+        pytest.skip(reason)
+    assert callable(entry.component.load())
