@@ -38,7 +38,7 @@ def socket_lines() -> Iterator[str]:
         yield ""
         yield f"## {socket.name}"
         yield ""
-        yield f"`{socket.hook}` · owner `{socket.owner}` · {contracts}{problem}"
+        yield f"`{signature(socket.hook)}` · owner `{socket.owner}` · {contracts}{problem}"
         yield ""
         yield inspect.getdoc(getattr(Hooks, socket.hook)) or ""
         entries = [e for e in catalogue.components(socket.name) if e.distribution in OURS]
@@ -50,6 +50,14 @@ def socket_lines() -> Iterator[str]:
         for entry in entries:
             summary = entry.component.summary.replace("|", "\\|")
             yield f"| `{entry.name}` | {entry.distribution} | {summary} |"
+
+
+def signature(hook: str) -> str:
+    """The hook as a plugin has to define it at the level of a module."""
+    from llama4_core.plugins.hookspecs import Hooks
+
+    returns = inspect.signature(getattr(Hooks, hook)).return_annotation
+    return f"{hook}() -> {returns}"
 
 
 def write_page(app: Sphinx) -> None:
