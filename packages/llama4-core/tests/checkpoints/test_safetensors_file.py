@@ -172,7 +172,9 @@ def test_a_wrong_header_is_named_with_file_and_key(tmp_path, header, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\0", struct.pack("<Q", 2**63), struct.pack("<Q", 9)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\0", struct.pack("<Q", 2**63), struct.pack("<Q", 9)]
+)
 def test_an_impossible_header_length_is_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)

@@ -20,7 +20,7 @@ from llama4_core.checkpoints.keys import (
     huggingface_rows,
     naming_of,
 )
-from llama4_core.checkpoints.shards import Progress, has_shards, map_folder, read_json, write_shards
+from llama4_core.checkpoints.shards import Progress, map_folder, read_json, write_shards
 from llama4_core.errors import CheckpointError
 from llama4_core.specs import ModelSpec
 from llama4_core.specs.huggingface import huggingface_from_spec, spec_from_huggingface

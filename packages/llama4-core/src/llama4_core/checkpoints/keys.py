@@ -201,8 +201,9 @@ def check_keys(
         shown = [key + _nearest(key, candidates) for key in extra[:up_to]]
         problems.append(_listed("not part of this model", shown, up_to, len(extra)))
     if wrong:
-        shown = [f"{key} has {_dims(got[key])}, expected {_dims(expected[key])}"
-                 for key in wrong[:up_to]]
+        shown = [
+            f"{key} has {_dims(got[key])}, expected {_dims(expected[key])}" for key in wrong[:up_to]
+        ]
         problems.append(_listed("misshaped", shown, up_to, len(wrong)))
     if problems:
         raise CheckpointError(

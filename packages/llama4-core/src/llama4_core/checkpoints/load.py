@@ -152,7 +152,9 @@ def _mapped(
             )
     chosen = _stored_dtype(stored, spec) if dtype == "auto" else dtype
     spec = replace(spec, dtype=chosen)
-    model = assemble(spec, device="meta", dtype=chosen, run_on=torch.device(device).type, **settings)
+    model = assemble(
+        spec, device="meta", dtype=chosen, run_on=torch.device(device).type, **settings
+    )
     own = _fitting(model, stored, spec, folder, overridden=bool(settings["overrides"]))
     target = torch.device(device)
     wanted = model.state_dict() if dtype != "auto" else stored
@@ -228,7 +230,9 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
     A module with such tensors says how in ``reset_parameters()``, as torch's own modules do.
     """
     for path, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        own = dict(module.named_parameters(recurse=False)) | dict(
+            module.named_buffers(recurse=False)
+        )
         absent = [name for name, tensor in own.items() if tensor.is_meta]
         if not absent:
             continue

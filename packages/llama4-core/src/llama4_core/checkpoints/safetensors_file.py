@@ -126,7 +126,9 @@ def _entry(path: Path, name: str, value: object) -> Entry:
         raise _damaged(path, f"key {name!r} lacks exactly dtype, shape and data_offsets")
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(code, str) or code not in DTYPES:
-        raise _damaged(path, f"key {name!r} has dtype {code!r}; expected one of {', '.join(DTYPES)}")
+        raise _damaged(
+            path, f"key {name!r} has dtype {code!r}; expected one of {', '.join(DTYPES)}"
+        )
     if not _counts(shape):
         raise _damaged(path, f"key {name!r} has shape {shape!r}; expected whole numbers")
     if not _counts(offsets) or len(offsets) != 2:
@@ -153,8 +155,10 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], data_size: int) -> N
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != reached:
             what = "overlaps the tensor before it" if entry.begin < reached else "leaves a gap"
-            raise _damaged(path, f"key {name!r} begins at byte {entry.begin:,} and {what} "
-                                 f"(expected {reached:,})")
+            raise _damaged(
+                path,
+                f"key {name!r} begins at byte {entry.begin:,} and {what} (expected {reached:,})",
+            )
         reached = entry.end
         if reached > data_size:
             raise _damaged(
@@ -211,15 +215,18 @@ def write_file(
     Raises:
         CheckpointError: the file cannot be written, or a dtype has no name in the format.
     """
-    names = sorted(tensors, key=lambda name: (-_alignment(tensors[name]), -tensors[name].nbytes,
-                                              name))
+    names = sorted(
+        tensors, key=lambda name: (-_alignment(tensors[name]), -tensors[name].nbytes, name)
+    )
     content: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in names:
         tensor = tensors[name]
         if tensor.dtype not in NAMES:
-            raise CheckpointError(f"{path}: key {name!r} has dtype {tensor.dtype}, which "
-                                  "safetensors cannot hold; convert it first")
+            raise CheckpointError(
+                f"{path}: key {name!r} has dtype {tensor.dtype}, which "
+                "safetensors cannot hold; convert it first"
+            )
         content[name] = {
             "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),

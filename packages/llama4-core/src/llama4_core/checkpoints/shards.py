@@ -43,9 +43,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: not JSON ({error}); fetch or write the file again"
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path}: holds a JSON {type(content).__name__}; expected an object"
-        )
+        raise CheckpointError(f"{path}: holds a JSON {type(content).__name__}; expected an object")
     return content
 
 
@@ -73,7 +71,7 @@ def map_folder(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index}: lacks a 'weight_map' from keys to files; write it again")
     by_file: dict[str, list[str]] = {}
     for key, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name or name in (".", ".."):
+        if not isinstance(name, str) or Path(name).name != name or name in ("", "..", INDEX):
             raise CheckpointError(
                 f"{index}: key {key!r} points at {name!r}; expected the name of a file beside it"
             )
