@@ -1,0 +1,56 @@
+"""The pytest plugin: ``pytest -p llama4_core.testing.plugin --pyargs llama4_core.testing.conformance``.
+
+Parametrises :func:`llama4_core.testing.conformance.test_conformance` over every registered
+component; ``--component router:mine`` (repeatable; a socket alone takes all of its components) picks
+some of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from llama4_core.errors import ComponentError
+from llama4_core.plugins.catalogue import catalogue, socket_named
+from llama4_core.testing.check import Subject
+from llama4_core.testing.registry import checks_of, subject_of, subjects
+from llama4_core.testing.tests import identity
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--component`` and ``--device``."""
+    group = parser.getgroup("llama4", "Llama 4 conformance kit")
+    group.addoption(
+        "--component",
+        action="append",
+        default=[],
+        metavar="SOCKET[:NAME]",
+        help="check only this component, for example router:mine (repeatable)",
+    )
+    group.addoption("--llama4-device", default="cpu", help="device to run the checks on")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One case per component and check, ids ``socket:name:check``."""
+    if "llama4_case" not in metafunc.fixturenames:
+        return
+    config = metafunc.config
+    try:
+        chosen = _chosen(config.getoption("--component"), config.getoption("--llama4-device"))
+        cases = [(subject, check) for subject in chosen for check in checks_of(subject.socket)]
+    except ComponentError as error:
+        raise pytest.UsageError(str(error)) from error
+    ids = [f"{identity(subject)}:{check.name}" for subject, check in cases]
+    metafunc.parametrize("llama4_case", cases, ids=ids)
+
+
+def _chosen(wanted: list[str], device: str) -> list[Subject]:
+    if not wanted:
+        return subjects(device=device)
+    known = catalogue()
+    found = []
+    for address in wanted:
+        socket, _, name = address.partition(":")
+        place = socket_named(socket)
+        entries = [known.find(place.name, name)] if name else known.components(place.name)
+        found += [subject_of(entry, device) for entry in entries]
+    return found
