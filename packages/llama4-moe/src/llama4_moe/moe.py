@@ -34,7 +34,7 @@ class MoE(nn.Module):
     Runs under autocast, ``torch.compile(fullgraph=True)``, DDP (also where an expert gets no
     token), FSDP2 and activation checkpointing. The backend "auto" takes the fastest one for each
     call by host integers only; while torch.compile traces, it takes one that can be captured:
-    "grouped" where that runs, else "dense".
+    "grouped" where that runs, else "padded-bmm".
 
     Args:
         config: what it is made of.
@@ -103,9 +103,10 @@ class MoE(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         routing = route(self.router, flat, info)
         y = self.experts(flat, routing, self._pick(flat), self.config.weight_on)
+        if x.dim() != 2:
+            y = y.reshape(x.shape)
         if self.shared_expert is not None:
-            y = y + self.shared_expert(flat)
-        y = y.reshape(x.shape)
+            y = y + self.shared_expert(flat).reshape(x.shape)
         return (y, routing) if return_routing else y
 
     def _pick(self, x: Tensor) -> ExpertBackend:

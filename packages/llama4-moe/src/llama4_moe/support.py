@@ -49,7 +49,7 @@ def preferred(problem: ExpertProblem) -> str:
     if problem.device != "cpu" or problem.compiled:
         if grouped(problem) is None:
             return "grouped"
-        return "dense" if problem.compiled else "loop"
+        return "padded-bmm" if problem.compiled else "loop"
     return "loop"
 
 
@@ -68,10 +68,10 @@ def rank_grouped(problem: ExpertProblem) -> int:
 
 
 def rank_padded(problem: ExpertProblem) -> int:
-    """Priority of the padded product: behind the two above wherever they run."""
+    """Priority of the padded product: the fallback of captured graphs."""
     return _rank("padded-bmm", 20, problem)
 
 
 def rank_dense(problem: ExpertProblem) -> int:
-    """Priority of the oracle: the last resort, and the fallback of captured graphs."""
+    """Priority of the oracle: the last resort."""
     return _rank("dense", 10, problem)

@@ -7,7 +7,8 @@ Three measured facts about torch 2.13 on a CPU (benchmarks/moe.py shows their su
 - Many rows in bfloat16, on a processor without bfloat16 arithmetic: the product is emulated at a
   third of the speed of float32. Widening a block of the weight at a time, small enough to stay in
   cache, and multiplying in float32 is faster from about 16 rows on.
-- Everything else: ``F.linear``.
+- Everything else, and whatever needs a gradient (the backward would keep every widened block):
+  ``F.linear``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         ``[N, F]`` in x's dtype (under autocast: as ``F.linear``).
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.linear(x, weight)
     if x.shape[0] == 1:
         return torch.matmul(weight, x[0])[None]
@@ -52,7 +53,6 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
         EMULATED_BFLOAT16
         and x.dtype == weight.dtype == torch.bfloat16
         and x.shape[0] >= _WIDEN_FROM_ROWS
-        and not torch.is_grad_enabled()  # the backward would keep every widened block
         and not torch.is_autocast_enabled("cpu")
     ):
         wide = x.float()
