@@ -189,7 +189,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("seed", range(100))
 def test_a_damaged_file_is_refused_or_still_consistent(tmp_path, seed):
-    """Flips bits in, cuts, or lengthens a sound file: a clean error, or tensors of stated shapes."""
+    """Bits flipped, bytes cut or added: a clean error, or still tensors of the shapes stated."""
     generator = torch.Generator().manual_seed(seed)
 
     def below(bound):
@@ -209,11 +209,14 @@ def test_a_damaged_file_is_refused_or_still_consistent(tmp_path, seed):
         for _ in range(1 + below(3)):
             content[below(8 + length)] ^= 1 << below(8)
     path.write_bytes(content)
+    message = ""
     try:
         mapped = map_tensors(read_header(path))
     except CheckpointError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
+        message = str(error)
+    if message:
+        assert str(path) in message
+        assert "\n" not in message
     else:
         # A flip within a name or the metadata leaves a sound file: the key tables notice it.
         assert kind >= 2

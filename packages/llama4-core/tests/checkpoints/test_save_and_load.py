@@ -238,7 +238,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path, model):
     tokenizer.decoder = decoders.ByteLevel()
     l4.save(model, tmp_path / "saved")
     tokenizer.save(str(tmp_path / "saved" / "tokenizer.json"))
-    with pytest.raises(TokenizerError, match="ids up to 255.* 40 entries"):
+    with pytest.raises(TokenizerError, match=r"ids up to 255.* 40 entries"):
         l4.load(tmp_path / "saved")
 
 
@@ -256,7 +256,7 @@ def test_a_tied_head_stored_again_has_to_repeat_the_embedding(tmp_path, build):
     assert l4.load(tmp_path / "saved").head is None
     tensors["lm_head.weight"][0, 0] += 1
     save_file(tensors, single, {"format": "pt"})
-    with pytest.raises(CheckpointError, match="lm_head.weight differs from the embedding"):
+    with pytest.raises(CheckpointError, match=r"lm_head.weight differs from the embedding"):
         l4.load(tmp_path / "saved")
 
 

@@ -73,7 +73,7 @@ def load(
         )
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
-    found = resolve(path_or_name, catalogue().with_local(*plugins))
+    found = resolve(path_or_name, catalogue().with_local(*plugins) if plugins else None)
     settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}
     if isinstance(found, ModelSpec):
         if random is None:

@@ -263,8 +263,8 @@ def _alignment(tensor: Tensor) -> int:
     return min(size & -size, PAGE) if size else PAGE
 
 
-def _raw(piece: Tensor) -> memoryview:
-    return memoryview(piece.cpu().reshape(-1).view(torch.uint8).numpy())
+def _raw(piece: Tensor) -> Any:
+    return piece.cpu().reshape(-1).view(torch.uint8).numpy()
 
 
 def _slices(tensor: Tensor) -> Iterator[Tensor]:
