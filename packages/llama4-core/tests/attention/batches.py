@@ -29,7 +29,7 @@ def masks(draw, causal=None) -> Mask:
         mask = mask & Everything()
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         mask = mask & Chunked(draw(SIZES))
-    if draw(st.sampled_from([False, False, True])):
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         mask = mask & SlidingWindow(draw(SIZES))
     return mask
 

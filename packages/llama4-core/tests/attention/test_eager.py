@@ -154,5 +154,5 @@ def test_a_stream_that_was_not_planned_is_refused():
 
 
 def test_a_paged_layout_is_refused():
-    with pytest.raises(ContextError, match="'paged'.*expected 'flat' or 'head_major'"):
+    with pytest.raises(ContextError, match=r"'paged'.*expected 'flat' or 'head_major'"):
         eager.plan(AttentionBatch((Segment(0, 1, 0, 1),), Causal(), key_layout="paged"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama4_core.attention.pieces import Piece, pieces_of
@@ -44,6 +44,8 @@ def pairs(pieces):
     return found
 
 
+# Integers only, so many examples are cheap: every composition of the masks has to come up.
+@settings(max_examples=300)
 @given(segments(), masks(), st.integers(1, 9))
 def test_pieces_are_exactly_what_the_mask_shows(segment, mask, window_queries):
     pieces = pieces_of(segment, mask, window_queries)
@@ -83,6 +85,12 @@ def test_a_window_is_blocks_that_share_a_shape():
     assert pieces[0] == Piece(0, 100, 0, 100, True)
     assert {(piece.queries, piece.keys) for piece in pieces[1:-1]} == {(256, 355)}
     assert all(piece.banded for piece in pieces[1:])
+
+
+def test_a_window_without_causal_is_open_to_the_right():
+    pieces = pieces_of(Segment(4, 3, 0, 7), SlidingWindow(2))
+    assert pieces == [Piece(0, 3, 3, 4, causal=False, banded=True)]
+    assert set(pairs(pieces)) == brute(Segment(4, 3, 0, 7), SlidingWindow(2))
 
 
 def test_everything_is_one_piece():
