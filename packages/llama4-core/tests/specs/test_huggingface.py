@@ -305,6 +305,24 @@ def test_refused_keys(key):
             spec_from_huggingface(changed)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("quantization_config", {"quant_method": "fbgemm_fp8"}, "stored quantised; convert"),
+        ("auto_map", {"AutoModel": "code.Model"}, "never run"),
+        ("sliding_window", 4096, "chunked attention"),
+        ("per_layer_config", {"0": {"head_dim": 8}}, "spec.toml"),
+        ("attention_bias", True, "expected False"),
+        ("hidden_act", "gelu", "expected 'silu'"),
+        ("attention_dropout", 0.1, r"expected 0\.0"),
+        ("partial_rotary_factor", 0.5, r"expected 1\.0"),
+    ],
+)
+def test_the_usual_traps_are_refused_by_name(key, value, message):
+    with pytest.raises(SpecError, match=f"config.json: {key} .*{message}"):
+        read(**{key: value})
+
+
 REQUIRED = [
     "vocab_size", "hidden_size", "intermediate_size", "intermediate_size_mlp", "num_hidden_layers",
     "num_attention_heads", "max_position_embeddings", "rms_norm_eps", "num_experts_per_tok",
