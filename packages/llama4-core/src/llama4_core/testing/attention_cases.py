@@ -25,6 +25,7 @@ from llama4_core.protocols.masks import (
 from llama4_core.protocols.problems import AttentionProblem
 from llama4_core.protocols.scores import DistanceBias, ScoreTerm, Sink, SoftCap
 from llama4_core.testing.check import Refused, Subject
+from llama4_core.testing.compare import close, holds
 from llama4_core.testing.strategies import DTYPES, Numbers, numbers
 
 MASKS: dict[str, Callable[[int, int], Mask]] = {
@@ -41,6 +42,8 @@ TERMS: dict[str, Callable[[int], tuple[ScoreTerm, ...]]] = {
     "bias": lambda heads: (DistanceBias(tuple(0.5 / (h + 1) for h in range(heads))),),
     "cap and sink": lambda heads: (SoftCap(3.0), Sink()),
 }
+CAUSAL = ("causal", "chunked", "window", "chunked window")
+NO_TERMS = ("none",)
 SHAPES = ((1, 1, 16), (2, 2, 8), (4, 2, 16), (5, 1, 8), (6, 2, 32))
 """(H, G, K): one head, one group per head, groups of 2, 3 and Llama 4's 5."""
 
@@ -109,6 +112,7 @@ class AttentionCase:
         dtype = DTYPES[self.problem.dtype]
         heads, groups, size = self.problem.heads, self.problem.kv_heads, self.problem.head_dim
         lengths = [segment.key_length for segment in batch.segments]
+        shape: tuple[int, ...]
         if self.problem.key_layout == "flat":
             shape = (sum(lengths), groups, size)
         else:
@@ -285,7 +289,8 @@ def cases(
     """Cases that a subject supports.
 
     Args:
-        masks, terms: names in ``MASKS`` and ``TERMS``.
+        masks: names in ``MASKS``.
+        terms: names in ``TERMS``.
         decode: one query per document.
         largest: most queries of a document.
         spices: of the numbers.
@@ -301,3 +306,10 @@ def cases(
         return _cases(accepted, decode, largest, spices, past)
 
     return strategy
+
+
+def agrees(subject: Subject, case: AttentionCase, inputs: Inputs, what: str) -> None:
+    """Raises unless a fresh backend gives the definition's output in q's dtype."""
+    got = inputs.run(subject.build())
+    holds(got.dtype == inputs.q.dtype, f"{what}: got {got.dtype}, expected q's {inputs.q.dtype}")
+    close(got, definition(inputs)[0], subject.tolerance(case.problem.dtype), what)

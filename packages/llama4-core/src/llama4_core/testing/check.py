@@ -24,7 +24,7 @@ UNEXPECTED = "unexpected pass"
 REFUSED = "refused"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an answer, not an error
     """Nothing of what a check is about is supported by the component; carries its reason."""
 
 
@@ -169,7 +169,7 @@ def run(
     if check.examples is not None:
         count = min(count, check.examples)
     if seed is None:
-        seed = 0 if profiles.derandomized() else random.randrange(2**32)  # noqa: S311
+        seed = 0 if profiles.derandomized() else random.randrange(2**32)
     outcome = Outcome(check, subject, PASSED, seed=seed, examples=count)
     started = time.perf_counter()
     try:

@@ -1,8 +1,8 @@
-"""The pytest plugin: ``pytest -p llama4_core.testing.plugin --pyargs llama4_core.testing.conformance``.
+"""The pytest plugin of the conformance kit.
 
-Parametrises :func:`llama4_core.testing.conformance.test_conformance` over every registered
-component; ``--component router:mine`` (repeatable; a socket alone takes all of its components) picks
-some of them.
+``pytest -p llama4_core.testing.plugin --pyargs llama4_core.testing.conformance`` parametrises
+:func:`llama4_core.testing.conformance.test_conformance` over every registered component;
+``--component router:mine`` picks some of them (repeatable; a socket alone takes all of its own).
 """
 
 from __future__ import annotations

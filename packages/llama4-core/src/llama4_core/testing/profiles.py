@@ -23,6 +23,9 @@ TOLERANCES = {
 }
 """Largest error per dtype, relative to the largest number of the expected tensor (at least 1)."""
 
+GRADIENT = 10
+"""Gradients may differ by so many times a tolerance: they sum differences of products."""
+
 
 def examples() -> int:
     """Cases per check.
@@ -39,9 +42,13 @@ def examples() -> int:
         return int(text)
     if settings.get_current_profile_name() == "default":
         return EXAMPLES
-    return settings.default.max_examples
+    return _profile().max_examples
 
 
 def derandomized() -> bool:
     """Whether the same cases are drawn each time: hypothesis' profile says so, as in CI."""
-    return bool(settings.default.derandomize)
+    return bool(_profile().derandomize)
+
+
+def _profile() -> settings:
+    return settings.get_profile(settings.get_current_profile_name())

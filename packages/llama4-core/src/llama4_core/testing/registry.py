@@ -85,9 +85,12 @@ def check_component(
         socket: plural or singular name.
         name: of a registered component; or, with ``target``, how to call the object.
         target: class or function that need not be registered.
-        supports, tolerances, expected_failures: of ``target``, as a Component would declare them.
+        supports: of ``target``, as a Component would declare it.
+        tolerances: likewise.
+        expected_failures: likewise.
         only: names of checks; empty for all.
-        examples, seed: see :func:`~llama4_core.testing.check.run`.
+        examples: cases per check; None for the profile's.
+        seed: of the drawing of cases; None for the profile's choice.
         device: type of device to run on.
 
     Returns:
@@ -129,7 +132,7 @@ def make_subject(
         return subject_of(catalogue().find(place.name, name), device)
     return Subject(
         socket=place.name,
-        name=name or getattr(target, "__name__", "object"),
+        name=name or str(getattr(target, "__name__", "object")),
         build=target,
         refusal=supports or (lambda problem: None),
         tolerances=tolerances or {},

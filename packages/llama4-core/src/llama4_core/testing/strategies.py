@@ -6,6 +6,7 @@ as long and shrinks to nothing that tells more.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,7 @@ def partitions(total: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 def _pieces(borders: list[int]) -> tuple[int, ...]:
-    return tuple(stop - start for start, stop in zip(borders, borders[1:], strict=False))
+    return tuple(stop - start for start, stop in itertools.pairwise(borders))
 
 
 def strided(x: Tensor) -> Tensor:
