@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """``pair_of(name, **overrides)``: the models of a named case."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def folder(name: str) -> tuple[Any, Path]:
         theirs = oracle(CASES[name])
         return theirs, saved(theirs, tmp_path_factory.mktemp("parity") / name)

@@ -1,4 +1,7 @@
-"""Cached forwards equal transformers' uncached one; where transformers is wrong, each document alone."""
+"""Cached forwards equal transformers' uncached one.
+
+Where transformers is wrong (padding, packing), each document alone is the oracle.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tests.parity.oracle import BASE, CASES, SCOUT_ROPE, RouteGaps, oracle, random_tokens, saved, tolerance
+from tests.parity.oracle import (
+    BASE,
+    CASES,
+    SCOUT_ROPE,
+    RouteGaps,
+    oracle,
+    random_tokens,
+    saved,
+    tolerance,
+)
 
 import llama4_core as l4
 
@@ -61,9 +70,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     else:
         changes["no_rope_layer_interval"] = draw(st.integers(2, 4))
     if draw(st.booleans()):
-        changes["moe_layers"] = draw(
-            st.lists(st.integers(0, layers - 1), unique=True).map(sorted)
-        )
+        changes["moe_layers"] = draw(st.lists(st.integers(0, layers - 1), unique=True).map(sorted))
     else:
         changes["interleave_moe_layer_step"] = draw(st.sampled_from([1, 2, 4]))
     if draw(st.booleans()):

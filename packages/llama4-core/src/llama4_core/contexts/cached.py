@@ -103,7 +103,7 @@ class CachedContext:
         return step
 
     def commit(self, lengths: Sequence[int] | None = None) -> None:
-        """Keeps the first ``lengths[b]`` provisional tokens of each row (None: all), drops the rest.
+        """Keeps the first ``lengths[b]`` provisional tokens of each row (None: all of them).
 
         Raises:
             ContextError: more is to be kept than was provided.

@@ -2,9 +2,10 @@
 
 A cache is storage only; which slot belongs to which position is the ledger's business
 (:mod:`llama4_core.contexts.ledger`). The contract, version 1: built as ``target(rows, kv_heads,
-head_dim, capacity, dtype, device)``; attributes ``bounded`` (entries that no later query can see may
-be dropped), ``keys`` and ``values`` ``[rows, G, capacity, K]`` (head-major: a decode step then reads
-one contiguous range per head); methods ``write``, ``move``, ``resize`` and ``nbytes`` as below.
+head_dim, capacity, dtype, device)``; attributes ``bounded`` (entries that no later query can see
+may be dropped), ``keys`` and ``values`` ``[rows, G, capacity, K]`` (head-major: a decode step then
+reads one contiguous range per head); methods ``write``, ``move``, ``resize`` and ``nbytes`` as
+below.
 """
 
 from __future__ import annotations

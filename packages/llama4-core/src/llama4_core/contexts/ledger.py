@@ -1,4 +1,4 @@
-"""Which slot of a cache holds which position: host bookkeeping, shared by layers with equal masks."""
+"""Which slot of a cache holds which position: bookkeeping shared by layers with equal masks."""
 
 from __future__ import annotations
 

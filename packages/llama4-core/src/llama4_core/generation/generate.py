@@ -50,9 +50,11 @@ class GenerativeModel(Protocol):
 
     spec: ModelSpec
     tokenizer: Tokenizer | None
-    device: Any
 
-    def __call__(self, tokens: Tensor, context: Any) -> tuple[Tensor, Any]:
+    @property
+    def device(self) -> Any: ...
+
+    def __call__(self, tokens: Tensor, context: Any, /) -> Any:
         """Ids ``[N]`` to hidden states ``[N, D]`` after the final norm, and routings."""
 
     def project(self, hidden: Tensor) -> Tensor:

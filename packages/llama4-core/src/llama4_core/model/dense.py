@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llama4_core.model.projection import Projection
 from llama4_core.protocols.parts import Parts
 from llama4_core.protocols.routing import Routing, RoutingInfo
 from llama4_core.specs.model import DenseSpec
@@ -21,9 +22,9 @@ class DenseFeedForward(nn.Module):
 
     def __init__(self, spec: DenseSpec, width: int, parts: Parts) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, spec.width, bias=False)
-        self.up_proj = nn.Linear(width, spec.width, bias=False)
-        self.down_proj = nn.Linear(spec.width, width, bias=False)
+        self.gate_proj = Projection(width, spec.width)
+        self.up_proj = Projection(width, spec.width)
+        self.down_proj = Projection(spec.width, width)
 
     def forward(self, x: Tensor, info: RoutingInfo) -> tuple[Tensor, Routing | None]:
         """Maps ``x [N, D]`` to ``[N, D]``; there is no routing."""

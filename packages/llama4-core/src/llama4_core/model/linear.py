@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from llama4_core.errors import SpecError
 from llama4_core.model.norm import rms_normalise
+from llama4_core.model.projection import Projection
 from llama4_core.protocols.parts import Parts
 from llama4_core.protocols.states import StateSpec
 from llama4_core.protocols.views import LayerView
@@ -48,11 +49,11 @@ class GatedLinearMixer(nn.Module):
         inner = spec.heads * spec.head_dim
         self.head_dim = spec.head_dim
         self.norm_eps = norm_eps
-        self.q_proj = nn.Linear(width, inner, bias=False)
-        self.k_proj = nn.Linear(width, inner, bias=False)
-        self.v_proj = nn.Linear(width, inner, bias=False)
-        self.decay_proj = nn.Linear(width, spec.heads, bias=False)
-        self.o_proj = nn.Linear(inner, width, bias=False)
+        self.q_proj = Projection(width, inner)
+        self.k_proj = Projection(width, inner)
+        self.v_proj = Projection(width, inner)
+        self.decay_proj = Projection(width, spec.heads)
+        self.o_proj = Projection(inner, width)
 
     kind = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from llama4_core.model.projection import Projection
 from llama4_core.protocols.masks import SameDocument, kinds_of
 from llama4_core.protocols.parts import Parts
 from llama4_core.protocols.problems import AttentionProblem
@@ -27,10 +28,10 @@ class SoftmaxMixer(nn.Module):
     def __init__(self, spec: AttentionSpec, width: int, norm_eps: float, parts: Parts) -> None:
         super().__init__()
         self.head_dim = spec.head_dim
-        self.q_proj = nn.Linear(width, spec.heads * spec.head_dim, bias=False)
-        self.k_proj = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=False)
-        self.v_proj = nn.Linear(width, spec.kv_heads * spec.head_dim, bias=False)
-        self.o_proj = nn.Linear(spec.heads * spec.head_dim, width, bias=False)
+        self.q_proj = Projection(width, spec.heads * spec.head_dim)
+        self.k_proj = Projection(width, spec.kv_heads * spec.head_dim)
+        self.v_proj = Projection(width, spec.kv_heads * spec.head_dim)
+        self.o_proj = Projection(spec.heads * spec.head_dim, width)
         self.variant = parts.build("attention_variants", "variant", spec.variant, spec, norm_eps)
         self.backends = parts.regimes(
             "attention_backends",

@@ -14,6 +14,7 @@ from llama4_core.contexts.packed import PackedContext
 from llama4_core.errors import ContextError
 from llama4_core.model.block import Block
 from llama4_core.model.norm import RMSNorm
+from llama4_core.model.projection import Projection, project
 from llama4_core.protocols.parts import Parts
 from llama4_core.protocols.routing import Routing
 from llama4_core.specs.model import ModelSpec
@@ -54,7 +55,7 @@ class Transformer(nn.Module):
             for index, layer in enumerate(spec.layers)
         )
         self.norm = RMSNorm(spec.width, spec.norm_eps)
-        self.head = None if spec.tied else nn.Linear(spec.width, spec.vocabulary, bias=False)
+        self.head = None if spec.tied else Projection(spec.width, spec.vocabulary)
         self._make_cache = parts.factory("caches", "cache", "bounded")
         rotaries = (
             getattr(getattr(layer.attention, "variant", None), "rotary", None)
@@ -86,9 +87,7 @@ class Transformer(nn.Module):
             layers). Pure: nothing is counted or stored but the context's provisional entries.
         """
         positions = context.positions
-        context.begin(
-            tokens, {name: rotary(positions) for name, rotary in self._rotaries.items()}
-        )
+        context.begin(tokens, {name: rotary(positions) for name, rotary in self._rotaries.items()})
         hidden = self.embedding(tokens)
         routings = []
         for index, layer in enumerate(self.layers):
@@ -99,7 +98,7 @@ class Transformer(nn.Module):
     def project(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., V]`` in float32 of hidden states ``[..., D]``."""
         if self.head is None:
-            return nn.functional.linear(hidden, self.embedding.weight).float()
+            return project(hidden, self.embedding.weight).float()
         logits: Tensor = self.head(hidden)
         return logits.float()
 
@@ -110,9 +109,7 @@ class Transformer(nn.Module):
             lengths: tokens of each document.
             facts: ``generator`` and ``forced`` of :class:`PackedContext`.
         """
-        return PackedContext(
-            self._mixers(), lengths, self.device, training=self.training, **facts
-        )
+        return PackedContext(self._mixers(), lengths, self.device, training=self.training, **facts)
 
     def cached(
         self,
@@ -133,9 +130,7 @@ class Transformer(nn.Module):
             from llama4_core.assembly.assemble import cache_factory
 
             make = cache_factory(cache) if isinstance(cache, str) else cache
-        return CachedContext(
-            self._mixers(), rows, make, self.dtype, self.device, capacity=capacity
-        )
+        return CachedContext(self._mixers(), rows, make, self.dtype, self.device, capacity=capacity)
 
     def _mixers(self) -> list[Any]:
         return [layer.attention for layer in self.layers]
@@ -155,8 +150,8 @@ class Transformer(nn.Module):
         ids = torch.as_tensor(tokens, device=self.device)
         if ids.dim() not in (1, 2) or ids.numel() == 0 or ids.is_floating_point():
             raise ContextError(
-                f"tokens have shape {list(ids.shape)} and dtype {ids.dtype}; expected whole numbers "
-                "of shape [T] or [B, T], at least one"
+                f"tokens have shape {list(ids.shape)} and dtype {ids.dtype}; expected whole "
+                "numbers of shape [T] or [B, T], at least one"
             )
         ids = ids.long()
         if ids.device.type != "meta":

@@ -28,7 +28,7 @@ class Mask(Protocol):
     """A rule of visibility between two places."""
 
     def visible(self, query: Place, key: Place) -> Any:
-        """True where ``query`` may see ``key`` (bool, or a bool tensor if the fields are tensors)."""
+        """True where ``query`` may see ``key``; a bool tensor if the fields are tensors."""
 
     def horizon(self, position: int) -> int:
         """The lowest key position that any query at ``position`` or later may see.
@@ -131,7 +131,7 @@ class Both(_Composable):
 
 def both(left: Mask, right: Mask) -> Mask:
     """``left & right``, in the one canonical form, so that equal conjunctions are equal values."""
-    parts = {mask: None for mask in (*parts_of(left), *parts_of(right))}
+    parts = dict.fromkeys((*parts_of(left), *parts_of(right)))
     if len(parts) > 1:
         parts.pop(Everything(), None)
     masks = tuple(sorted(parts, key=repr))

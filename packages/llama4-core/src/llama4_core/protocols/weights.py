@@ -41,5 +41,5 @@ class ExpertWeights:
 
     @property
     def format(self) -> str:
-        """"plain", or the name of the packed format."""
+        """Name of the packed format, or "plain"."""
         return self.gate_up.format if isinstance(self.gate_up, PackedWeight) else PLAIN
