@@ -1,7 +1,10 @@
 """Headers are believed only as far as the file bears them out; what is written comes back."""
 
 import json
+import os
 import struct
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +97,22 @@ def test_mapped_tensors_share_one_mapping_and_never_reach_the_file(tmp_path):
     assert torch.equal(map_tensors(read_header(path))["a"], torch.zeros(64, 64))
 
 
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("asks Linux how much memory there is, and needs sparse files")
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2":
+        pytest.skip("this machine counts every writable mapping as memory")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = 2 * memory + (64 << 30)  # more than memory and any usual swap
+    entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    path = craft(tmp_path / "model.safetensors", {"a": entry}, b"")
+    os.truncate(path, path.stat().st_size + size)  # a hole: takes no room on the disk
+    mapped = map_tensors(read_header(path))["a"]
+    mapped[-1] = 7
+    assert mapped[-1] == 7
+    assert path.stat().st_blocks * 512 < 2**20
+
+
 def test_an_unpadded_header_of_another_writer_is_read(tmp_path):
     path = tmp_path / "a.safetensors"
     values = torch.arange(6, dtype=torch.float32)
@@ -152,6 +171,7 @@ def entry(**changes):
         ({"a": entry(shape="22")}, "'a' has shape"),
         ({"a": entry(shape=[2, 3])}, "'a' of shape .2, 3. .* needs 24 bytes"),
         ({"a": entry(data_offsets=[0, 8])}, "'a' .* span 8"),
+        ({"a": entry(shape=[2])}, "'a' .* needs 8 bytes.* span 16"),
         ({"a": entry(data_offsets=[16, 0])}, "'a' .* span -16"),
         ({"a": entry(data_offsets=[0, 8, 16])}, "'a' has data_offsets"),
         ({"a": entry(shape=[1], data_offsets=[4, 8])}, "'a' begins at byte 4 and leaves a gap"),

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from llama4_core.errors import CheckpointError
 MAX_HEADER = 100_000_000
 # Data begins on a page, so that tensors whose sizes are whole pages do too.
 PAGE = 4096
+# Linux's MAP_NORESERVE, which the mmap module names only from Python 3.13 on.
+NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
@@ -182,9 +186,9 @@ def map_tensors(header: Header) -> dict[str, Tensor]:
     Writing into a tensor never reaches the file. A tensor whose bytes do not start at a multiple
     of its item size (other writers do not pad) is copied, as torch cannot view it.
     """
-    whole = torch.from_file(
-        str(header.path), shared=False, size=header.file_size, dtype=torch.uint8
-    )
+    whole = _map(header.path)
+    if len(whole) != header.file_size:
+        raise _damaged(header.path, "its size changed while it was read")
     tensors = {}
     for name, entry in header.entries.items():
         start = header.data_start + entry.begin
@@ -196,6 +200,25 @@ def map_tensors(header: Header) -> dict[str, Tensor]:
             raw = raw.clone()
         tensors[name] = raw.view(entry.dtype).view(entry.shape)
     return tensors
+
+
+def _map(path: Path) -> Tensor:
+    """The bytes of a file, private and copy-on-write.
+
+    Not ``torch.from_file``: Linux counts its writable mapping as memory to come and refuses a file
+    larger than the machine's memory. Pages without a reservation are not counted.
+    """
+    with path.open("rb") as file:
+        if sys.platform == "win32":
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            mapped = mmap.mmap(
+                file.fileno(),
+                0,
+                flags=mmap.MAP_PRIVATE | NO_RESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+    return torch.frombuffer(mapped, dtype=torch.uint8)
 
 
 def write_file(
