@@ -1,0 +1,106 @@
+"""The whole line once: a foreign checkpoint, its report, text, and swapped parts.
+
+Run by ``python noxfile.py -s demo``; needs no network and no GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import llama4_core as l4
+from llama4_core.specs.accounting import account
+from llama4_core.specs.presets import preset
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "tests" / "data" / "tiny-hf"
+ROUTER = (
+    ROOT
+    / "examples"
+    / "plugins"
+    / "llama4-hash-router"
+    / "src"
+    / "llama4_hash_router"
+    / "plugin.py"
+)
+PROMPT = "The keeper of the lighthouse"
+BACKEND = "layers.*.attention.backend"
+EXPERTS = "layers.*.feed_forward.backend"
+ROUTERS = "layers.*.feed_forward.router"
+
+
+def main() -> int:
+    """Prints each step; returns 1 as soon as one does not hold."""
+    began = time.perf_counter()
+    torch.set_num_threads(2)
+
+    step("A checkpoint that transformers wrote, mapped as it stands")
+    model = load()
+    print(model.report.to_text())
+
+    step("Greedy text with every pair of two attention and two expert backends: equal tokens")
+    found = {}
+    for attention in ("eager", "sdpa"):
+        for experts in ("dense", "loop"):
+            other = load(overrides={BACKEND: attention, EXPERTS: experts})
+            found[attention, experts] = generate(other)
+            print(f"  {attention:6} {experts:6} {found[attention, experts].tokens}")
+    if len({tuple(result.tokens) for result in found.values()}) != 1:
+        return failed("the backends disagree")
+    print(f"  text: {PROMPT + next(iter(found.values())).text!r}")
+
+    step("Another router, from a plugin file: the output changes")
+    before = model.logits(encoded(model))
+    hashed = load(overrides={ROUTERS: "hash"}, plugins=[ROUTER])
+    print(f"  sigmoid-top-k {generate(model).tokens}")
+    print(f"  hash          {generate(hashed).tokens}")
+    if torch.equal(before, hashed.logits(encoded(hashed))):
+        return failed("the router changed nothing")
+
+    step("And back: equal to the last bit")
+    if not torch.equal(before, load().logits(encoded(model))):
+        return failed("swapping back did not give the same logits")
+    print("  logits are bit-equal")
+
+    step("What the published models weigh")
+    for name in ("scout", "maverick"):
+        costs = account(preset(name))
+        total, active = costs.total / 1e9, costs.active / 1e9
+        print(f"  {name:9} {total:7.3f}B in all, {active:6.3f}B active per token")
+    print(f"\nAll of it in {time.perf_counter() - began:.1f} s. Next: llama4 --help")
+    return 0
+
+
+def load(**settings: Any) -> Any:
+    """The checkpoint in float32, where equal mathematics gives equal tokens."""
+    return l4.load(CHECKPOINT, dtype="float32", **settings)
+
+
+def generate(model: Any) -> Any:
+    """32 greedy tokens."""
+    return model.generate(PROMPT, max_tokens=32, temperature=0.0)
+
+
+def encoded(model: Any) -> list[int]:
+    """The prompt's token ids."""
+    return list(model.tokenizer.encode(PROMPT))
+
+
+def step(title: str) -> None:
+    """Announces a step."""
+    print(f"\n== {title}", flush=True)
+
+
+def failed(reason: str) -> int:
+    """Says what does not hold."""
+    print(f"demo failed: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        sys.exit(main())
