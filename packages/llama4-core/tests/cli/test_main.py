@@ -33,6 +33,11 @@ class Interrupted(Shows):
         raise KeyboardInterrupt
 
 
+class Unreadable(Shows):
+    def run(self, arguments) -> int:
+        raise FileNotFoundError(2, "No such file or directory", "here.json")
+
+
 class Nothing:
     """Is no command."""
 
@@ -120,6 +125,11 @@ def test_an_error_is_one_line_and_its_traceback_needs_debug(llama4, commands) ->
 def test_bad_input_is_one_line(llama4, commands, words, line) -> None:
     commands(show=SHOWS)
     assert llama4(*words) == (2, "", f"error: {line}\n")
+
+
+def test_a_file_that_cannot_be_read_is_one_line(llama4, commands) -> None:
+    commands(read=f"{ALIAS}:Unreadable")
+    assert llama4("read") == (2, "", "error: here.json: No such file or directory\n")
 
 
 def test_an_unknown_command_suggests_the_nearest(llama4) -> None:

@@ -12,6 +12,7 @@ from llama4_core.plugins import Catalogue
 from llama4_core.plugins.choose import Assembler, Unavailable
 from llama4_core.plugins.overrides import Overrides
 from llama4_core.plugins.regimes import Regime, RegimeTable
+from llama4_core.plugins.report import AssemblyReport
 from llama4_core.protocols.problems import AttentionProblem, ExpertProblem
 
 ATTENTION = AttentionProblem(heads=4, kv_heads=2, head_dim=8)
@@ -229,6 +230,7 @@ def test_broken_supports_and_priorities_are_refusals(catalogue_of) -> None:
         expert_backends={
             "a": {"priority": 9, "supports": broken},
             "b": {"priority": broken},
+            "c": {"priority": lambda p: None},
             "loop": {"priority": 1},
         }
     )
@@ -238,6 +240,7 @@ def test_broken_supports_and_priorities_are_refusals(catalogue_of) -> None:
     assert reasons == {
         "a": "its supports() raised ZeroDivisionError: oops",
         "b": "its priority raised ZeroDivisionError: oops",
+        "c": "its priority is None; expected a whole number",
     }
 
 
@@ -324,6 +327,18 @@ def test_auto_without_a_problem_takes_the_highest_rank(catalogue_of) -> None:
     assert parts.factory("caches", "cache", "auto")() == {"name": "bounded"}
     with pytest.raises(ComponentError, match="pip install llama4-core"):
         Assembler(Catalogue.from_plugins([])).factory("caches", "cache", "auto")
+
+
+def test_a_missing_package_is_named_with_the_model_that_needs_it() -> None:
+    known = Catalogue.from_plugins(
+        [("core", "llama4-core", "0.1.0", "llama4_core.plugins.builtin")]
+    )
+    parts = Assembler(known, report=AssemblyReport("Scout"))
+    with pytest.raises(ComponentError) as caught:
+        parts.child("layers.0").build("feed_forwards", "feed_forward", "moe")
+    assert str(caught.value) == (
+        "Scout needs feed-forward 'moe', which no installed package offers: pip install llama4-moe"
+    )
 
 
 def test_a_missing_module_refuses_an_explicit_name(catalogue_of) -> None:

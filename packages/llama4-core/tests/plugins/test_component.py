@@ -23,6 +23,14 @@ def test_a_supports_that_raises_is_a_refusal() -> None:
     assert reason == "its supports() raised KeyError: 'heads'"
 
 
+@pytest.mark.parametrize("answer", [True, False, "", 0])
+def test_a_supports_that_gives_no_reason_is_a_refusal(answer: object) -> None:
+    reason = Component("x", "builtins:dict", supports=lambda problem: answer).refusal(None)
+    assert reason == (
+        f"its supports() returned {answer!r}; expected None or the reason for refusing"
+    )
+
+
 @pytest.mark.parametrize("target", ["llama4_nothing:X", "json:nothing"])
 def test_targets_that_cannot_be_imported_are_plugin_errors(target: str) -> None:
     with pytest.raises(PluginError, match=target):

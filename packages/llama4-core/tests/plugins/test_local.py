@@ -62,6 +62,7 @@ def test_the_catalogue_itself_is_unchanged(file: Path) -> None:
         ("def broken(:", "SyntaxError"),
         (SOURCE.replace("llama4_caches", "llama4_cashes"), "did you mean llama4_caches?"),
         (SOURCE.replace('"mine"', '"Mine!"'), "'Mine!' is not usable"),
+        (SOURCE.replace(':Mine")', ':Mine", contract=9)'), "contract 9 of caches"),
     ],
 )
 def test_a_broken_file_is_always_an_error(tmp_path: Path, source: str, message: str) -> None:

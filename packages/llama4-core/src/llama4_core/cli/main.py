@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout at exit; let it flush into nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a file that the command line names cannot be read or written
+        if debug or error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except SystemExit as end:  # argparse: help, version, or a complaint that it has printed
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     return code

@@ -169,11 +169,12 @@ class Catalogue:
         from llama4_core.plugins.local import local_source
 
         local = [local_source(Path(file)) for file in files]
-        for source in local:
-            _, problems = offered(source)
-            if problems:
-                raise PluginError(f"{source.origin}: {problems[0].reason}")
-        return Catalogue((*self.sources, *local), allow=self._allow, strict=self._strict)
+        wider = Catalogue((*self.sources, *local), allow=self._allow, strict=self._strict)
+        origins = {source.origin for source in local}
+        for problem in wider.problems:
+            if problem.origin in origins:
+                raise PluginError(f"{problem.origin}: {problem.reason}")
+        return wider
 
     def _take(self, source: PluginSource) -> None:
         ours = source.distribution in OURS

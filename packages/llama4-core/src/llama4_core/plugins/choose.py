@@ -6,6 +6,7 @@ ranked candidate that does not refuse, and freezes the answer in a :class:`Regim
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -112,9 +113,8 @@ class Assembler:
 
     def child(self, name: str) -> Assembler:
         """The same assembler at ``path + "." + name``."""
-        below = object.__new__(Assembler)
-        below.path, below.dtype, below.device = self._slot(name), self.dtype, self.device
-        below._shared = self._shared
+        below = copy.copy(self)
+        below.path = self._slot(name)
         return below
 
     def build(self, socket: str, slot: str, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -377,6 +377,8 @@ def _rank(entry: Entry, question: _Question) -> tuple[int, str | None]:
         rank = entry.component.rank(question.problems[0])
     except Exception as error:  # noqa: BLE001 - foreign code
         return 0, f"its priority raised {type(error).__name__}: {error}"
+    if not isinstance(rank, int):
+        return 0, f"its priority is {rank!r}; expected a whole number"
     return rank, None if rank > 0 else "never chosen unless named"
 
 

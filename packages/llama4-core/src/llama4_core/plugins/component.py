@@ -86,9 +86,12 @@ class Component:
         if self.supports is None:
             return None
         try:
-            return self.supports(problem)
+            reason: Any = self.supports(problem)
         except Exception as error:  # noqa: BLE001 - foreign code
             return f"its supports() raised {type(error).__name__}: {error}"
+        if reason is None or (isinstance(reason, str) and reason):
+            return reason
+        return f"its supports() returned {reason!r}; expected None or the reason for refusing"
 
     def load(self) -> Any:
         """Imports the target.
