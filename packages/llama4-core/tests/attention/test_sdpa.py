@@ -267,6 +267,15 @@ def test_the_plan_may_be_an_argument_of_the_compiled_call():
         assert torch.allclose(compiled(q, keys, values, plan, scale=0.4), expected, atol=1e-6)
 
 
+def test_no_tokens():
+    q, keys = torch.zeros(0, 4, 8), torch.zeros(0, 2, 8)
+    for backend in (sdpa, eager):
+        plan = backend.plan(AttentionBatch((), CAUSAL))
+        output, lse = backend(q, keys, keys, plan, scale=1.0, return_lse=True)
+        assert output.shape == (0, 4, 8)
+        assert lse.shape == (0, 4)
+
+
 class TestRefusals:
     def test_score_terms_other_than_a_sink(self):
         with pytest.raises(ComponentError, match=r"SoftCap.*use eager or flex"):

@@ -172,7 +172,7 @@ def half_of(parts: list[Part], layout: str, device: str, tokens: int) -> Half:
         parts = [
             replace(part, causal=True) if part.queries == part.keys == 1 else part for part in parts
         ]
-    calls, covered = [], []
+    calls, covered = [], [torch.empty(0, dtype=torch.int64)]
     for group in _groups(parts, layout):
         call, rows = _stack(group, layout, device)
         calls.append(call)

@@ -140,6 +140,8 @@ def _run(
     half: Half, q: Tensor, keys: Tensor, values: Tensor, layout: str, scale: float, lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Output ``[n, H, K]`` and log-sum-exp ``[n, H]`` of a half's rows, in their order."""
+    if not half.calls:
+        return torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
     results = [_compute(call, q, keys, values, layout, scale, lse) for call in half.calls]
     output = _together([output for output, _ in results], half.order)
     sums = [total for _, total in results if total is not None]
