@@ -294,8 +294,8 @@ def memory_as_stated(subject: Subject, case: LongCase) -> None:
     total = case.prompt + case.steps
     entry = 2 * GROUPS * SIZE * torch.float32.itemsize
     held = context.nbytes / entry
-    stated = probe.state_spec.tokens_kept(total, bounded=cache.bounded)
-    holds(held >= stated, f"holds {held:.0f} tokens; {stated} may still be seen")
+    needed = total - (case.mask.horizon(total) if cache.bounded else 0)
+    holds(held >= needed, f"holds {held:.0f} tokens; {needed} may still be seen")
     if cache.bounded and not isinstance(case.mask, Causal):
         bound = min(total, probe.state_spec.tokens_kept(10**9))
         limit = 2 * (bound + SLACK) + 1
