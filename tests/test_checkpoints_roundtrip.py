@@ -202,5 +202,13 @@ def test_a_swapped_router_and_back(caplog):
     assert torch.equal(plain, l4.load(TINY).logits(tokens))
 
 
+def test_a_balanced_router_keeps_the_weights_and_starts_without_a_bias():
+    tokens = torch.arange(30)
+    override = {"layers.*.feed_forward.router": "sigmoid-top-k-balanced"}
+    balanced = l4.load(TINY, overrides=override)
+    assert torch.equal(l4.load(TINY).logits(tokens), balanced.logits(tokens))
+    assert not balanced.layers[1].feed_forward.router.bias.any()
+
+
 def test_llama4forcausallm_is_what_the_script_saved():
     assert isinstance(AutoModelForCausalLM.from_pretrained(TINY), Llama4ForCausalLM)

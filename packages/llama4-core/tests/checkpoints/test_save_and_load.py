@@ -207,11 +207,69 @@ class Extended(torch.nn.Module):
 
 
 class Mute(Extended):
+    """The same without a word about its values."""
+
     reset_parameters = None
 
     def __init__(self, spec, width, parts):
         torch.nn.Module.__init__(self)
         self.scale = torch.nn.Parameter(torch.empty(width))
+
+
+def test_what_is_saved_with_an_override_is_loaded_with_it(tmp_path, model):
+    overrides = {"layers.1.feed_forward": Extended}
+    l4.save(model, tmp_path / "saved")
+    own = l4.load(tmp_path / "saved", overrides=overrides)
+    with torch.no_grad():
+        own.layers[1].feed_forward.scale.fill_(0.25)
+    l4.save(own, tmp_path / "own")
+    assert torch.equal(
+        own.logits(TOKENS), l4.load(tmp_path / "own", overrides=overrides).logits(TOKENS)
+    )
+    with pytest.raises(CheckpointError, match=r"1 not part of this model: layers.1.feed_forward.s"):
+        l4.load(tmp_path / "own")
+    with pytest.raises(CheckpointError, match=r"layers.1.feed_forward.scale"):
+        l4.save(own, tmp_path / "foreign", "huggingface")
+
+
+class Careless(Mute):
+    """It fills nothing."""
+
+    def reset_parameters(self):
+        pass
+
+
+class Counting(torch.nn.Linear):
+    """A projection with a buffer that is never saved."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        if "calls" in self._buffers:
+            self.calls.zero_()
+
+
+class Counted(torch.nn.Module):
+    """The dense feed-forward's names, one of them with a buffer beside the stored weight."""
+
+    def __init__(self, spec, width, parts):
+        super().__init__()
+        self.gate_proj = torch.nn.Linear(width, spec.width, bias=False)
+        self.up_proj = torch.nn.Linear(width, spec.width, bias=False)
+        self.down_proj = Counting(spec.width, width, bias=False)
+
+    def forward(self, x, info):
+        hidden = torch.nn.functional.silu(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(hidden) + self.down_proj.calls, None
+
+
+def test_a_stored_weight_survives_the_filling_of_its_neighbours(tmp_path, model):
+    l4.save(model, tmp_path / "saved")
+    loaded = l4.load(tmp_path / "saved", overrides={"layers.*.feed_forward": Counted})
+    assert torch.equal(loaded.logits(TOKENS), model.logits(TOKENS))
 
 
 def test_a_new_part_fills_its_own_weights(tmp_path, model, caplog):
@@ -227,6 +285,8 @@ def test_a_new_part_fills_its_own_weights(tmp_path, model, caplog):
     assert "layers.1.feed_forward: Extended starts with values of its own" in caplog.text
     with pytest.raises(CheckpointError, match=r"layers.1.feed_forward: Mute has 'scale'"):
         l4.load(tmp_path / "saved", overrides={"layers.1.feed_forward": Mute})
+    with pytest.raises(CheckpointError, match=r"Careless.reset_parameters.* leaves some of scale"):
+        l4.load(tmp_path / "saved", overrides={"layers.1.feed_forward": Careless})
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path, model):

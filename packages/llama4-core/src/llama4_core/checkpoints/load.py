@@ -242,10 +242,20 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
                 f"{path}: {type(module).__name__} has {absent[0]!r}, which the checkpoint does not "
                 "hold; expected a method reset_parameters() that fills it"
             )
+        given = {name: own[name].detach() for name in own if name not in absent}
         module.to_empty(device=device, recurse=False)
+        fresh: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+        fresh |= module.named_buffers(recurse=False)
+        drawn = [fresh[name] for name in absent if fresh[name].is_floating_point()]
         with torch.no_grad():
+            for tensor in drawn:
+                tensor.fill_(torch.nan)
             reset()
-        given = {name: tensor for name, tensor in own.items() if name not in absent}
+        if any(bool(tensor.isnan().any()) for tensor in drawn):
+            raise CheckpointError(
+                f"{path}: {type(module).__name__}.reset_parameters() leaves some of "
+                f"{', '.join(absent)} unfilled, which the checkpoint does not hold"
+            )
         module.load_state_dict(given, strict=False, assign=True)
         log.info("%s: %s starts with values of its own", path, type(module).__name__)
 

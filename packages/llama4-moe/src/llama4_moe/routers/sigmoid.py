@@ -48,6 +48,12 @@ class BalancedSigmoidTopK(SigmoidTopK):
         self.rate = rate
         self.register_buffer("bias", torch.zeros(experts, dtype=torch.float32))
 
+    def reset_parameters(self) -> None:
+        """Draws the weight and forgets the bias."""
+        super().reset_parameters()
+        if "bias" in self._buffers:  # the base class calls this before there is one
+            self.bias.zero_()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         exact = self.bias
         super()._apply(fn, recurse)
