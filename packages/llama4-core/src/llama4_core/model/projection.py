@@ -76,4 +76,5 @@ class Projection(nn.Linear):
         """``[..., inputs] -> [..., outputs]``."""
         if x.dim() == 2:
             return project(x, self.weight)
-        return project(x.reshape(-1, x.shape[-1]), self.weight).unflatten(0, x.shape[:-1])
+        y = project(x.reshape(-1, x.shape[-1]), self.weight)
+        return y.reshape(*x.shape[:-1], y.shape[-1])

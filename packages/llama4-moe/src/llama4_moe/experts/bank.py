@@ -54,8 +54,9 @@ class ExpertBank(nn.Module):
         experts = self.gate_up_proj.shape[0]
         if not 0 <= number < experts:
             raise ComponentError(f"expert {number} does not exist; expected 0 to {experts - 1}")
-        gate, up = self.gate_up_proj[number].chunk(2, dim=0)
-        return Expert(gate, up, self.down_proj[number])
+        gate_up = self.gate_up_proj[number]
+        width = gate_up.shape[0] // 2
+        return Expert(gate_up[:width], gate_up[width:], self.down_proj[number])
 
     def weights(self) -> ExpertWeights:
         """The bank as backends take it."""

@@ -1,0 +1,53 @@
+"""Projections give ``x W^T`` on every one of their ways."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama4_core.model import projection
+from llama4_core.model.projection import Projection, project
+
+
+@given(
+    rows=st.sampled_from((0, 1, 2, 15, 16, 40)),
+    outputs=st.sampled_from((1, 5, 512, 513)),
+    transposed=st.booleans(),
+    dtype=st.sampled_from((torch.bfloat16, torch.float32)),
+    grad=st.booleans(),
+    emulated=st.booleans(),
+)
+def test_equals_the_product(rows, outputs, transposed, dtype, grad, emulated):
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 24, generator=source).to(dtype)
+    weight = torch.randn(outputs, 24, generator=source).to(dtype)
+    if transposed:
+        weight = weight.T.contiguous().T
+    with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(grad):
+        patch.setattr(projection, "EMULATED_BFLOAT16", emulated)
+        got = project(x, weight)
+    assert got.dtype == dtype
+    # One rounding of the result, relative to sums of 24 products of unit size.
+    step = torch.finfo(dtype).eps
+    want = (x.double() @ weight.double().T).to(dtype)
+    torch.testing.assert_close(got, want, rtol=2 * step, atol=16 * step)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 5), (0, 2)])
+def test_any_leading_shape(shape):
+    layer = Projection(8, 6)
+    assert layer.bias is None
+    x = torch.randn(*shape, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), x @ layer.weight.T)
+
+
+def test_autocast():
+    layer = Projection(8, 6)
+    for rows in (1, 40):
+        x = torch.randn(rows, 8)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            got = layer(x)
+        assert got.dtype == torch.bfloat16
+        # bfloat16 inputs and one rounding: 2^-8 of sums of 8 products.
+        torch.testing.assert_close(got.float(), (x @ layer.weight.T).detach(), rtol=0.02, atol=0.02)
