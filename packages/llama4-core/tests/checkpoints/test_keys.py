@@ -151,3 +151,14 @@ def test_disagreements_are_named_up_to_five_with_the_nearest():
 
 def test_agreement_is_silent():
     check_keys({"a": (1, 2)}, {"a": (1, 2)}, "folder")
+
+
+def test_expert_banks_are_out_by_in_for_us_and_in_by_out_for_them():
+    attention = AttentionSpec("full-rope", 1, 1, 2, rope=RopeSpec(1e4))
+    layer = LayerSpec(attention, MoESpec(3, 1, 5, 0, "sigmoid-top-k"))
+    spec = ModelSpec("drawn", 8, 7, 1e-5, 64, False, (layer,))
+    rows = {row.ours: row for row in huggingface_rows(spec, CONDITIONAL)}
+    gate_up = rows["layers.0.feed_forward.experts.gate_up_proj"]
+    down = rows["layers.0.feed_forward.experts.down_proj"]
+    assert (gate_up.shape, gate_up.their_shape) == ((3, 10, 7), (3, 7, 10))
+    assert (down.shape, down.their_shape) == ((3, 7, 5), (3, 5, 7))
