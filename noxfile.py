@@ -40,6 +40,11 @@ def package_folders() -> list[Path]:
     return sorted(path.parent for path in (ROOT / "packages").glob("*/pyproject.toml"))
 
 
+def example_folders() -> list[Path]:
+    """The folders of the example plugins: installed beside the packages, as a user would."""
+    return sorted(path.parent for path in (ROOT / "examples" / "plugins").glob("*/pyproject.toml"))
+
+
 def running_version() -> str:
     """The running Python as `major.minor`."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -48,7 +53,8 @@ def running_version() -> str:
 def fingerprint() -> str:
     """Sha256 over the names and contents of every file that decides what `.venv` holds."""
     digest = hashlib.sha256()
-    pyprojects = [ROOT / "pyproject.toml", *(p / "pyproject.toml" for p in package_folders())]
+    folders = [ROOT, *package_folders(), *example_folders()]
+    pyprojects = [folder / "pyproject.toml" for folder in folders]
     for path in [REQUIREMENTS, CONSTRAINTS, *pyprojects]:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode())
@@ -134,7 +140,8 @@ def ensure_environment(version: str | None = None) -> None:
     pip("--requirement", REQUIREMENTS)
     say("[3/3] This repository's packages, editable")
     # hatchling is in the requirements: without isolation nothing is fetched a second time.
-    pip("--no-build-isolation", *(f"--editable={folder}" for folder in package_folders()))
+    folders = [*package_folders(), *example_folders()]
+    pip("--no-build-isolation", *(f"--editable={folder}" for folder in folders))
     made = interpreter_version(PYTHON)
     STAMP.write_text(f"{made} {fingerprint()}\n")
     say(f"Ready after {time.monotonic() - started:.0f} s.")
@@ -173,7 +180,7 @@ DIST = ROOT / "dist"
 ALONE = ROOT / "build" / "alone"
 
 # Minutes of `tests` on two cores; printed beside what was used, never enforced by the clock.
-BUDGETS = {"llama4-core": 4.0, "llama4-moe": 2.0, "tests": 1.5}
+BUDGETS = {"llama4-core": 4.0, "llama4-moe": 2.0, "tests": 1.5, "examples": 1.0}
 
 
 def call(session: nox.Session, *command: object, **environment: str) -> int:
@@ -221,6 +228,7 @@ def tests(session: nox.Session) -> None:
     """Every package's tests and the cross-package ones; seconds against budgets at the end."""
     folders = {folder.name: folder / "tests" for folder in package_folders()}
     folders["tests"] = ROOT / "tests"
+    folders["examples"] = ROOT / "examples" / "plugins"
     statuses, seconds = {}, {}
     for name, folder in folders.items():
         started = time.monotonic()

@@ -18,15 +18,6 @@ from llama4_core.specs.presets import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "tests" / "data" / "tiny-hf"
-ROUTER = (
-    ROOT
-    / "examples"
-    / "plugins"
-    / "llama4-hash-router"
-    / "src"
-    / "llama4_hash_router"
-    / "plugin.py"
-)
 PROMPT = "The keeper of the lighthouse"
 BACKEND = "layers.*.attention.backend"
 EXPERTS = "layers.*.feed_forward.backend"
@@ -53,9 +44,9 @@ def main() -> int:
         return failed("the backends disagree")
     print(f"  text: {PROMPT + next(iter(found.values())).text!r}")
 
-    step("Another router, from a plugin file: the output changes")
+    step("Another router, from a plugin package (examples/plugins): the output changes")
     before = model.logits(encoded(model))
-    hashed = load(overrides={ROUTERS: "hash"}, plugins=[ROUTER])
+    hashed = load(overrides={ROUTERS: "hash"})
     print(f"  sigmoid-top-k {generate(model).tokens}")
     print(f"  hash          {generate(hashed).tokens}")
     if torch.equal(before, hashed.logits(encoded(hashed))):

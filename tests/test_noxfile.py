@@ -247,7 +247,7 @@ def test_every_session_fails_when_a_step_fails(noxfile):
 
 def test_every_package_has_a_budget():
     module = load()
-    assert set(module.BUDGETS) == {f.name for f in module.package_folders()} | {"tests"}
+    assert set(module.BUDGETS) == {f.name for f in module.package_folders()} | {"tests", "examples"}
 
 
 def test_the_ci_script_runs_the_four_sessions():

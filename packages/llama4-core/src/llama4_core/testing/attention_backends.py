@@ -113,7 +113,7 @@ def _long(draw: Any, short: AttentionCase) -> AttentionCase:
     first = mask.horizon(start)
     documents = (
         Document(0, draw(st.sampled_from((129, 520))), 0),
-        Document(start, draw(st.sampled_from((300, 600))), first),
+        Document(start, draw(st.sampled_from((40, 270))), first),
     )
     return dataclasses.replace(short, mask=mask, documents=documents, slots=(1, 0))
 

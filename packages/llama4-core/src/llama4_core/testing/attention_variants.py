@@ -260,7 +260,7 @@ def position_free(subject: Subject, case: VariantCase) -> None:
     values = source(case.length, case.spec.kv_heads, case.spec.head_dim)
     segment = Segment(case.length - 1, 1, 0, case.length)
     plan = AttentionBatch((segment,), variant.mask & SameDocument(), variant.score_terms)
-    outputs = []
+    outputs: list[Any] = []
     for keys, kept in ((k, values), (k[order], values[order])):
         turned, encoded = encode(variant, q, keys, case.positions)
         outputs.append(
@@ -281,6 +281,8 @@ def temperature_law(subject: Subject, case: VariantCase) -> None:
     """Queries grow by ``1 + scale * ln(floor((position + 1) / floor) + 1)``: 1 before the floor."""
     q, k = case.tensors()
     warm = case.spec.temperature
+    if warm is None:
+        raise Refused("this variant has no temperature")
     variant = subject.build(case.spec, EPS)
     cool = subject.build(dataclasses.replace(case.spec, temperature=None), EPS)
     hot, kept = encode(variant, q, k, case.positions)

@@ -52,7 +52,8 @@ class StorageCase:
 @st.composite
 def _storage(draw: Any) -> StorageCase:
     rows, capacity = draw(st.integers(1, 3)), draw(st.integers(0, 6))
-    room, actions = capacity, []
+    room = capacity
+    actions: list[tuple[Any, ...]] = []
     for _ in range(draw(st.integers(1, 6))):
         kind = draw(st.sampled_from(("uniform", "ragged", "move", "resize")))
         if kind == "resize" or not room:

@@ -319,12 +319,12 @@ def inputs_stay(subject: Subject, case: BackendCase) -> None:
 
 @check(
     properties=(15,),
-    why="a wrong gradient trains a worse model without any error; a missing one stops data-parallel "
-    "training",
+    why="a wrong gradient trains a worse model without any error; a missing one stops training "
+    "on several devices",
     cases=cases(dtypes=("float32",), grad=True),
 )
 def gradient(subject: Subject, case: BackendCase) -> None:
-    """Gradients of tokens, gates and both banks equal those of the definition; none is missing."""
+    """Gradients of tokens, gates and banks equal those of the definition; none is missing."""
     inputs = case.inputs(subject.device)
     names = ("x", "gates", "gate_up", "down")
     found = []

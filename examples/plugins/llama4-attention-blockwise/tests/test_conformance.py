@@ -1,0 +1,3 @@
+from llama4_core.testing import conformance_tests
+
+test_blockwise = conformance_tests("attention_backends", "blockwise")

@@ -1,0 +1,1 @@
+"""A router that hashes token ids."""
