@@ -116,8 +116,9 @@ def test_a_character_is_never_split(model):
 def test_the_stop_token_is_in_the_tokens_and_not_in_the_text(model):
     model.say("a", "ab", "ba", EOS)
     ab = model.tokenizer.pieces.index(b"ab")
-    found = generate(model, [1], stop_tokens=[ab])
-    assert (found.text, found.tokens[-1], found.stop_reason) == ("a", ab, "stop_token")
+    for ignore in (False, True):
+        found = generate(model, [1], stop_tokens=[ab], ignore_eos=ignore)
+        assert (found.text, found.tokens[-1], found.stop_reason) == ("a", ab, "stop_token")
     assert generate(model, [1]).text == "aabba"
     assert len(generate(model, [1], ignore_eos=True, max_tokens=9).tokens) == 9
 
@@ -171,6 +172,8 @@ def test_seeds(make):
     assert generate(make(), [1], seed=3, **settings) == one
     assert generate(make(), [1], seed=4, **settings) == two
     assert generate(make(), [[1], [1]], seed=[4, 3], **settings) == [two, one]
+    many = generate(make(), [[1]] * 8, **settings)
+    assert len({found.tokens for found in many}) == 8
 
 
 def test_log_probabilities_are_of_the_plain_distribution(model):

@@ -78,13 +78,20 @@ def test_distribution_is_the_documented_one(seed, rows, vocabulary, ties, sampli
         assert math.isclose(float(got[row].sum()), 1, rel_tol=1e-12)
 
 
-@given(seed=st.integers(0, 2**32), share=st.floats(0.05, 0.9999), scale=st.sampled_from([0.1, 1.0]))
-def test_a_wide_nucleus_is_found_without_sorting_everything(seed, share, scale):
-    # Wider than the first head that is looked at: the search has to widen.
+@given(
+    seed=st.integers(0, 2**32),
+    share=st.floats(0.05, 0.9999),
+    scale=st.sampled_from([0.1, 1.0]),
+    top_k=st.sampled_from([None, 3, 30, 4000]),
+)
+def test_a_large_vocabulary_is_filtered_without_sorting_everything(seed, share, scale, top_k):
+    # The nucleus may be wider than the first head that is looked at; a few candidates are found by
+    # blocks.
     logits = torch.randn(2, 5000, generator=torch.Generator().manual_seed(seed)) * scale
-    kept = probabilities(logits, Sampling(temperature=1.0, top_p=share)) > 0
+    sampling = Sampling(1.0, top_k=top_k, top_p=share)
+    kept = probabilities(logits, sampling) > 0
     for row in range(2):
-        expected, margin = brute_force(logits[row].tolist(), Sampling(1.0, top_p=share))
+        expected, margin = brute_force(logits[row].tolist(), sampling)
         if margin > 1e-7:
             assert torch.equal(kept[row], torch.tensor(expected) > 0)
 
@@ -108,6 +115,30 @@ def test_draws_stay_inside_the_support(seed, sampling, uniform):
         tokens = choose(logits, sampling, torch.full((2,), number, dtype=torch.float64))
         weight = probabilities(logits, sampling).gather(1, tokens[:, None])
         assert bool((weight > 0).all())
+
+
+def test_every_token_is_drawn_by_its_own_numbers():
+    vocabulary = 1500  # three blocks of the inversion
+    logits = draw_logits(1, 1, vocabulary, ties=False)
+    logits[:, ::512] = -math.inf
+    ends = logits[0].double().softmax(-1).cumsum(-1)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    # Float32 exponentials move the borders by about 1e-7 of the whole.
+    wide = (ends - starts > 1e-5).nonzero()[:, 0]
+    got = choose(logits.expand(len(wide), -1), Sampling(1.0), (starts + ends)[wide] / 2)
+    assert len(wide) > 500
+    assert torch.equal(got, wide)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_rounding_at_a_border_never_draws_what_is_forbidden(seed):
+    logits = draw_logits(seed, 1, 1500, ties=False)
+    logits[:, ::512] = -math.inf
+    mass = (logits - logits.max()).exp().double()[0]
+    borders = (mass.cumsum(-1)[[511, 1023, 1499]] / mass.sum()).clamp(max=1 - 2**-53)
+    near = torch.cat([borders + steps * 2**-53 for steps in range(-8, 1)]).clamp(max=1 - 2**-53)
+    tokens = choose(logits.expand(len(near), -1), Sampling(1.0), near)
+    assert bool((logits[0, tokens] > -math.inf).all())
 
 
 @given(seed=st.integers(0, 2**32), sampling=SAMPLINGS, rows=st.integers(1, 5))

@@ -38,6 +38,13 @@ def test_any_cutting_finds_the_same_end(text, stops, data):
     assert (shown, scanner.found) == (expected, found)
 
 
+def test_the_stop_string_complete_first_wins_over_the_one_that_begins_first():
+    scanner = StopStrings(["aabb", "ab"])
+    assert scanner.feed("aabb") == "a"
+    assert scanner.found == "ab"
+    assert scanner.feed("more") == ""
+
+
 @given(text=TEXT, stops=STOPS)
 def test_no_more_is_held_back_than_a_stop_string_could_claim(text, stops):
     scanner = StopStrings(stops)

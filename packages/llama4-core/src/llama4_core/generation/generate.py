@@ -215,9 +215,9 @@ def _prefill(
         lengths = [len(part) for part in parts]
         hidden = _forward(model, context, [token for part in parts for token in part], lengths)
         end = 0
-        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        for index, length in enumerate(lengths):
             end += length
-            if length and start + length == len(row.prompt):
+            if length:
                 # A copy: a view would keep the hidden states of the whole chunk alive.
                 last[index] = hidden[end - 1].clone()
         done += sum(lengths)
