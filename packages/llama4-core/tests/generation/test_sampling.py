@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llama4_core.errors import GenerationError
 from llama4_core.generation.sampling import (
     Sampling,
+    _invert,
     choose,
     log_probabilities,
     probabilities,
@@ -128,6 +129,12 @@ def test_every_token_is_drawn_by_its_own_numbers():
     got = choose(logits.expand(len(wide), -1), Sampling(1.0), (starts + ends)[wide] / 2)
     assert len(wide) > 500
     assert torch.equal(got, wide)
+
+
+def test_a_point_at_the_end_belongs_to_the_last_token_with_mass():
+    mass = torch.tensor([[0.0, 1.0, 2.0, 2.0]], dtype=torch.float64)
+    points = torch.tensor([[0.0], [1.0], [2.0], [2.1]], dtype=torch.float64)
+    assert _invert(mass.expand(4, -1).contiguous(), points)[:, 0].tolist() == [1, 2, 2, 2]
 
 
 @given(seed=st.integers(0, 2**32))
