@@ -14,7 +14,6 @@ from llama4_core.checkpoints.formats import SHARD_BYTES
 from llama4_core.checkpoints.keys import (
     CAUSAL,
     CONDITIONAL,
-    VISION,
     Naming,
     check_keys,
     huggingface_rows,
@@ -114,8 +113,3 @@ def _drop_tied_head(stored: dict[str, Tensor], naming: Naming, folder: Path) -> 
         )
     log.info("%s: %s repeats the tied embedding and is left out", folder, naming.head)
     del stored[naming.head]
-
-
-def vision_keys(names: Mapping[str, Tensor]) -> list[str]:
-    """The canonical names that belong to the image encoder."""
-    return [name for name in names if name.startswith(VISION)]

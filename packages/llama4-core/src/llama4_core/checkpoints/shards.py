@@ -47,11 +47,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def has_shards(folder: Path) -> bool:
-    """Whether ``folder`` holds weights in this layout."""
-    return (folder / INDEX).is_file() or (folder / SINGLE).is_file()
-
-
 def map_folder(folder: Path) -> dict[str, Tensor]:
     """Maps all tensors of ``folder``, by the names that they have there.
 
