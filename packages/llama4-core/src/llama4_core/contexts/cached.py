@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from llama4_core.contexts.caches import LayerCache, Placement
-from llama4_core.contexts.forward import ForwardFacts, checked_lengths
+from llama4_core.contexts.forward import ForwardFacts, LayerFacts, checked_lengths
 from llama4_core.contexts.ledger import Ledger
 from llama4_core.contexts.recurrent import RecurrentState
 from llama4_core.errors import ContextError
 from llama4_core.protocols.attention import AttentionBatch
 from llama4_core.protocols.masks import Mask, SameDocument
-from llama4_core.protocols.routing import RoutingInfo
 from llama4_core.protocols.views import Mixer, Scan
 
 
@@ -150,7 +149,7 @@ class CachedStep:
         for index, mixer in enumerate(owner.mixers):
             kind = mixer.kind
             if kind is None:
-                self._views.append(RecurrentView(self, index, owner.states[index]))
+                self._views.append(RecurrentView(facts, lengths, owner.states[index]))
                 continue
             backend = kind.backends.pick(facts.count, grad)
             key = (id(backend), kind.mask, kind.score_terms)
@@ -166,14 +165,12 @@ class CachedStep:
                     )
                 )
             self._views.append(
-                CachedView(
-                    self, index, backend, plans[key], owner.caches[index], placements[kind.mask]
-                )
+                CachedView(facts, backend, plans[key], owner.caches[index], placements[kind.mask])
             )
 
     def begin(self, tokens: Tensor, shared: Mapping[str, Tensor]) -> None:
         """See :meth:`ForwardFacts.begin`."""
-        self.facts.begin(tokens, shared)
+        self.facts.begin(tokens, shared, self._views)
 
     @property
     def positions(self) -> Tensor:
@@ -185,40 +182,18 @@ class CachedStep:
         return self._views[index]
 
 
-class _StepView:
-    def __init__(self, step: CachedStep, index: int) -> None:
-        self.step = step
-        self.index = index
-
-    @property
-    def positions(self) -> Tensor:
-        """``[N]`` int64."""
-        return self.step.facts.positions
-
-    @property
-    def shared(self) -> Mapping[str, Tensor]:
-        """Tensors computed once per forward."""
-        return self.step.facts.shared
-
-    @property
-    def info(self) -> RoutingInfo:
-        """What the layer's router may know."""
-        return self.step.facts.info(self.index)
-
-
-class CachedView(_StepView):
+class CachedView(LayerFacts):
     """A cached step, seen from a softmax layer."""
 
     def __init__(
         self,
-        step: CachedStep,
-        index: int,
+        facts: ForwardFacts,
         backend: Any,
         plan: Any,
         cache: LayerCache,
         placement: Placement,
     ) -> None:
-        super().__init__(step, index)
+        super().__init__(facts)
         self.backend = backend
         self.plan = plan
         self.cache = cache
@@ -254,11 +229,14 @@ class CachedView(_StepView):
         raise ContextError("a layer with an attention kind asked for a recurrence; set kind = None")
 
 
-class RecurrentView(_StepView):
+class RecurrentView(LayerFacts):
     """A cached step, seen from a recurrent layer."""
 
-    def __init__(self, step: CachedStep, index: int, state: RecurrentState) -> None:
-        super().__init__(step, index)
+    def __init__(
+        self, facts: ForwardFacts, lengths: tuple[int, ...], state: RecurrentState
+    ) -> None:
+        super().__init__(facts)
+        self.lengths = lengths
         self.state = state
 
     def attend(
@@ -279,4 +257,4 @@ class RecurrentView(_StepView):
 
     def recur(self, inputs: Mapping[str, Tensor], scan: Scan) -> Tensor:
         """Advances every row's state over its new tokens."""
-        return self.state.extend(inputs, scan, self.step.lengths)
+        return self.state.extend(inputs, scan, self.lengths)

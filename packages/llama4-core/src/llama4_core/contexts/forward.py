@@ -38,18 +38,17 @@ class ForwardFacts:
             for start, length in zip(starts, lengths, strict=True)
         ]
         self.count = sum(lengths)
-        self.positions = torch.cat(positions).to(device) if positions else torch.empty(0).long()
+        self.positions = torch.cat(positions).to(device)
         self.documents = torch.repeat_interleave(
             torch.arange(len(lengths)), torch.tensor(list(lengths), dtype=torch.int64)
         ).to(device)
         self.training = training
         self.generator = generator
         self.forced = forced
-        self.shared: Mapping[str, Tensor] = {}
-        self._tokens: Tensor | None = None
-        self._info = self._make_info(None)
 
-    def begin(self, tokens: Tensor, shared: Mapping[str, Tensor]) -> None:
+    def begin(
+        self, tokens: Tensor, shared: Mapping[str, Tensor], views: Sequence[LayerFacts]
+    ) -> None:
         """Called by the model: the tokens of this forward, and what all layers share.
 
         Raises:
@@ -60,24 +59,34 @@ class ForwardFacts:
                 f"the model got tokens of shape {list(tokens.shape)}; this context was made for "
                 f"[{self.count}]: pass the documents back to back in one flat tensor"
             )
-        self._tokens = tokens
-        self.shared = shared
-        self._info = self._make_info(None)
+        info = self._info(tokens, None)
+        for index, view in enumerate(views):
+            forced = self.forced[index] if self.forced is not None else None
+            view.shared = shared
+            view.info = info if forced is None else self._info(tokens, forced)
 
-    def info(self, layer: int) -> RoutingInfo:
-        """What the router of ``layer`` may know."""
-        forced = self.forced[layer] if self.forced is not None else None
-        return self._info if forced is None else self._make_info(forced)
-
-    def _make_info(self, forced: Tensor | None) -> RoutingInfo:
+    def _info(self, tokens: Tensor, forced: Tensor | None) -> RoutingInfo:
         return RoutingInfo(
             positions=self.positions,
             documents=self.documents,
-            tokens=self._tokens,
+            tokens=tokens,
             training=self.training,
             generator=self.generator,
             forced=forced,
         )
+
+
+class LayerFacts:
+    """What every layer's view holds; the views of each kind of context add how tokens meet.
+
+    Plain attributes and no layer number: a compiled block then serves all layers.
+    """
+
+    shared: Mapping[str, Tensor]
+    info: RoutingInfo
+
+    def __init__(self, facts: ForwardFacts) -> None:
+        self.positions = facts.positions
 
 
 def checked_lengths(lengths: Sequence[int], what: str, least: int) -> tuple[int, ...]:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama4_core.contexts.forward import ForwardFacts, checked_lengths
+from llama4_core.contexts.forward import ForwardFacts, LayerFacts, checked_lengths
 from llama4_core.contexts.recurrent import grouped_scan
 from llama4_core.errors import ContextError
 from llama4_core.protocols.attention import AttentionBatch, Segment
 from llama4_core.protocols.masks import SameDocument
-from llama4_core.protocols.routing import RoutingInfo
 from llama4_core.protocols.views import AttentionKind, Mixer, Scan
 
 
@@ -57,16 +56,16 @@ class PackedContext:
         grad = torch.is_grad_enabled()
         plans: dict[Any, Any] = {}
         self._views = []
-        for index, mixer in enumerate(mixers):
+        for mixer in mixers:
             kind = mixer.kind
             if kind is None:
-                self._views.append(PackedView(self, index, None, None))
+                self._views.append(PackedView(self.facts, self.lengths, None, None))
                 continue
             backend = kind.backends.pick(self.facts.count, grad)
             key = (id(backend), kind.mask, kind.score_terms)
             if key not in plans:
                 plans[key] = backend.plan(self._batch(kind, device, grad))
-            self._views.append(PackedView(self, index, backend, plans[key]))
+            self._views.append(PackedView(self.facts, self.lengths, backend, plans[key]))
 
     def _batch(self, kind: AttentionKind, device: torch.device, grad: bool) -> AttentionBatch:
         segments, offset = [], 0
@@ -84,7 +83,7 @@ class PackedContext:
 
     def begin(self, tokens: Tensor, shared: Mapping[str, Tensor]) -> None:
         """See :meth:`ForwardFacts.begin`."""
-        self.facts.begin(tokens, shared)
+        self.facts.begin(tokens, shared, self._views)
 
     @property
     def positions(self) -> Tensor:
@@ -96,29 +95,16 @@ class PackedContext:
         return self._views[index]
 
 
-class PackedView:
+class PackedView(LayerFacts):
     """A packed context, seen from one layer."""
 
-    def __init__(self, context: PackedContext, index: int, backend: Any, plan: Any) -> None:
-        self.context = context
-        self.index = index
+    def __init__(
+        self, facts: ForwardFacts, lengths: tuple[int, ...], backend: Any, plan: Any
+    ) -> None:
+        super().__init__(facts)
+        self.lengths = lengths
         self.backend = backend
         self.plan = plan
-
-    @property
-    def positions(self) -> Tensor:
-        """``[N]`` int64."""
-        return self.context.facts.positions
-
-    @property
-    def shared(self) -> Mapping[str, Tensor]:
-        """Tensors computed once per forward."""
-        return self.context.facts.shared
-
-    @property
-    def info(self) -> RoutingInfo:
-        """What the layer's router may know."""
-        return self.context.facts.info(self.index)
 
     def attend(
         self,
@@ -135,5 +121,5 @@ class PackedView:
 
     def recur(self, inputs: Mapping[str, Tensor], scan: Scan) -> Tensor:
         """The recurrence over each document, from an empty state."""
-        outputs, _ = grouped_scan(inputs, scan, self.context.lengths, None)
+        outputs, _ = grouped_scan(inputs, scan, self.lengths, None)
         return outputs
