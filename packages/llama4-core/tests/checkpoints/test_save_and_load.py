@@ -9,6 +9,7 @@ import torch
 
 import llama4_core as l4
 from llama4_core.checkpoints.convert import convert
+from llama4_core.checkpoints.formats import detect
 from llama4_core.checkpoints.safetensors_file import read_header
 from llama4_core.errors import CheckpointError, SpecError, TokenizerError
 
@@ -36,6 +37,7 @@ def test_what_is_saved_is_loaded(tmp_path, build, form, tied, shard_bytes):
     assert (len(headers) > 1) == (shard_bytes < 10**6)
     for header in headers:
         sizes = [entry.end - entry.begin for entry in header.entries.values()]
+        assert sizes
         assert sum(sizes) <= shard_bytes or len(sizes) == 1
 
 
@@ -72,6 +74,9 @@ def test_dtype_is_kept_or_converted(tmp_path, model):
     assert {w.dtype for w in half.parameters()} == {torch.bfloat16}
     assert half.spec.dtype == "bfloat16"
     assert torch.equal(half.embedding.weight, model.embedding.weight.bfloat16())
+    cast = l4.load(tmp_path / "saved").to(torch.float16)
+    l4.save(cast, tmp_path / "cast")
+    assert detect(tmp_path / "cast").read_spec(tmp_path / "cast").dtype == "float16"
     l4.save(half, tmp_path / "half")
     assert l4.load(tmp_path / "half").dtype == torch.bfloat16
 
