@@ -134,6 +134,16 @@ def test_in_other_peoples_training_code(name, backend, top_k):
     CHECKS[name](functools.partial(make, backend, top_k=top_k), 16)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_reaches_every_backend(backend):
+    x = torch.randn(5, 16)
+    for shared_width in (0, 16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, routing = make(backend, shared_width=shared_width)(x, return_routing=True)
+        assert y.dtype == torch.bfloat16
+        assert routing.logits.dtype == torch.float32
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiles_whole(dtype):
     CHECKS["compile"](functools.partial(make, dtype=dtype, top_k=2, experts=4), 16)
