@@ -39,3 +39,7 @@ class GenerationError(Llama4Error, ValueError):
 
 class TokenizerError(Llama4Error, ValueError):
     """A tokenizer file cannot be read, or does not fit the model."""
+
+
+class ChatError(Llama4Error, ValueError):
+    """A message, a tool, a chat template or a rendered conversation cannot be used."""
