@@ -10,7 +10,8 @@ On the command line ``llama4 check router:mine``; over everything that is instal
 ``pytest -p llama4_core.testing.plugin --pyargs llama4_core.testing.conformance``.
 
 The checks of a socket live with its owner, in the module ``<owner>.testing.<socket>`` as a tuple
-``CHECKS``. The kit needs the extra ``llama4-core[testing]`` (hypothesis; pytest for the tests).
+``CHECKS``, each made by the decorator :func:`llama4_core.testing.check.check`. The kit needs the
+extra ``llama4-core[testing]`` (hypothesis; pytest for the tests).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama4_core.testing.check import Check, Outcome, Refused, Subject, check, run
+    from llama4_core.testing.check import Check, Outcome, Refused, Subject, run
     from llama4_core.testing.registry import check_component, checks_of, subject_of, subjects
     from llama4_core.testing.tests import conformance_tests
 
@@ -27,7 +28,6 @@ __all__ = [
     "Outcome",
     "Refused",
     "Subject",
-    "check",
     "check_component",
     "checks_of",
     "conformance_tests",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Check", "Outcome", "Refused", "Subject", "check", "run"), "check"),
+    **dict.fromkeys(("Check", "Outcome", "Refused", "Subject", "run"), "check"),
     **dict.fromkeys(("check_component", "checks_of", "subject_of", "subjects"), "registry"),
     "conformance_tests": "tests",
 }

@@ -297,6 +297,8 @@ def temperature_law(subject: Subject, case: VariantCase) -> None:
     expected = plain.double() * torch.tensor(factors).double()[:, None, None]
     close(hot, expected, 1e-6, "q with temperature")
     same(kept, unchanged, "k with temperature")
+    if not _rotating(case.spec, variant):
+        same(kept, k, "k of a position-free variant")
 
 
 # --- what it declares -----------------------------------------------------------------------------

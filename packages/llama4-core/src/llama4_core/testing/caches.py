@@ -54,6 +54,8 @@ def _storage(draw: Any) -> StorageCase:
     rows, capacity = draw(st.integers(1, 3)), draw(st.integers(0, 6))
     room = capacity
     actions: list[tuple[Any, ...]] = []
+    if capacity and draw(st.booleans()):
+        actions.append(("uniform", 0, capacity))
     for _ in range(draw(st.integers(1, 6))):
         kind = draw(st.sampled_from(("uniform", "ragged", "move", "resize")))
         if kind == "resize" or not room:
@@ -68,7 +70,8 @@ def _storage(draw: Any) -> StorageCase:
             actions.append(("ragged", tuple(sorted(chosen))))
         else:
             source, target = draw(st.integers(0, room - 1)), draw(st.integers(0, room - 1))
-            count = draw(st.integers(0, room - max(source, target)))
+            most = room - max(source, target)
+            count = draw(st.one_of(st.just(most), st.integers(0, most)))
             actions.append(("move", draw(st.integers(0, rows - 1)), source, target, count))
     dtype = draw(st.sampled_from(("float32", "bfloat16")))
     return StorageCase(rows, capacity, dtype, tuple(actions), draw(numbers("plain")))
@@ -122,6 +125,27 @@ def storage(subject: Subject, case: StorageCase) -> None:
         for (row, index), (k, v) in table.items():
             same(cache.keys[row, :, index], k, f"key {index} of row {row}")
             same(cache.values[row, :, index], v, f"value {index} of row {row}")
+
+
+@st.composite
+def _overlaps(draw: Any) -> StorageCase:
+    rows, capacity = draw(st.integers(1, 2)), draw(st.integers(3, 9))
+    distance = draw(st.integers(1, capacity - 2))
+    source, target = draw(st.sampled_from(((0, distance), (distance, 0))))
+    move = ("move", draw(st.integers(0, rows - 1)), source, target, capacity - distance)
+    return StorageCase(
+        rows, capacity, "float32", (("uniform", 0, capacity), move), draw(numbers("plain"))
+    )
+
+
+@check(
+    why="dropping old entries moves the rest onto its own place; a copy that reads what it has "
+    "just written repeats one token",
+    cases=lambda subject: _overlaps(),
+)
+def overlapping_move(subject: Subject, case: StorageCase) -> None:
+    """Moving a range onto a part of itself, either way, keeps every entry."""
+    storage.body(subject, case)
 
 
 @check(
@@ -303,4 +327,10 @@ def memory_as_stated(subject: Subject, case: LongCase) -> None:
         holds(held <= limit, f"holds {held:.0f} tokens; at most {limit} are stated")
 
 
-CHECKS: tuple[Check, ...] = (storage, nbytes_is_true, any_history, memory_as_stated)
+CHECKS: tuple[Check, ...] = (
+    storage,
+    overlapping_move,
+    nbytes_is_true,
+    any_history,
+    memory_as_stated,
+)

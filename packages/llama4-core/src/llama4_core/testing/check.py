@@ -155,7 +155,12 @@ class Outcome:
 
 
 def run(
-    check: Check, subject: Subject, *, examples: int | None = None, seed: int | None = None
+    check: Check,
+    subject: Subject,
+    *,
+    examples: int | None = None,
+    seed: int | None = None,
+    shrink: bool = True,
 ) -> Outcome:
     """Runs one check on one subject.
 
@@ -164,6 +169,7 @@ def run(
         subject: of what.
         examples: number of cases; None for the profile's.
         seed: of the drawing of cases; None for 0 in a derandomized profile, else for any.
+        shrink: search for the smallest failing case, which takes many more runs.
     """
     count = examples or profiles.examples()
     if check.examples is not None:
@@ -173,7 +179,7 @@ def run(
     outcome = Outcome(check, subject, PASSED, seed=seed, examples=count)
     started = time.perf_counter()
     try:
-        failure = _falsify(check, subject, count, seed)
+        failure = _falsify(check, subject, count, seed, shrink)
     except Refused as refused:
         outcome = dataclasses.replace(outcome, status=REFUSED, reason=str(refused))
         failure = None
@@ -196,7 +202,9 @@ def run(
     return dataclasses.replace(outcome, seconds=time.perf_counter() - started)
 
 
-def _falsify(check: Check, subject: Subject, count: int, seed: int) -> tuple[Any, str] | None:
+def _falsify(
+    check: Check, subject: Subject, count: int, seed: int, shrink: bool
+) -> tuple[Any, str] | None:
     """Searches for a case without the property; returns the error and the smallest case."""
     failing: list[str] = [""]
 
@@ -212,7 +220,8 @@ def _falsify(check: Check, subject: Subject, count: int, seed: int) -> tuple[Any
                 raise
 
     # A slow check is not shrunk: each step would be as slow.
-    phases = [Phase.generate] if check.examples is not None else [Phase.generate, Phase.shrink]
+    shrink = shrink and check.examples is None
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
     configured = settings(
         max_examples=count,
         deadline=None,
