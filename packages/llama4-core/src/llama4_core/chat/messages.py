@@ -22,6 +22,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 400
 """Longest number in the arguments of a call, in characters; float64 needs at most 24."""
 
+_TOO_LARGE = 10 ** (MAX_DIGITS - 1)
 _NAME = re.compile(NAME + r"\Z")
 
 
@@ -90,8 +91,7 @@ def unfit(value: Any, depth: int = 0) -> str | None:
             return "a lone surrogate, which is not valid Unicode; replace it first"
         return None
     if isinstance(value, int):
-        # 3.33 bits for each decimal digit.
-        if value.bit_length() > 3.3 * (MAX_DIGITS - 1):
+        if abs(value) >= _TOO_LARGE:
             return f"a number of more than {MAX_DIGITS - 1} digits; pass it as a string"
         return None
     if isinstance(value, float):

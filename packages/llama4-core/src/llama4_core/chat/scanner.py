@@ -25,17 +25,17 @@ Values = Generator[None, None, Any]
 _HEAD = 4
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*+)\Z", re.ASCII)
 _FLOAT = re.compile(r"-?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z", re.ASCII)
+_DESCRIPTION = {"name", "parameters", "arguments", "type", "id"}
 _CONSTANTS = {
-    **{"None": None, "True": True, "False": False},
-    **{"null": None, "true": True, "false": False},
+    "None": None,
+    "True": True,
+    "False": False,
+    "null": None,
+    "true": True,
+    "false": False,
 }
-_ESCAPE = re.compile(
-    r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL
-)
-_ESCAPES = {
-    **{'"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""},
-    **{"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"},
-}
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
+_ESCAPES = dict(zip("\"'\\/abfnrtv", "\"'\\/\a\b\f\n\r\t\v", strict=True)) | {"\n": ""}
 
 
 class NotACall(Exception):  # noqa: N818 - an outcome, never seen outside
@@ -131,7 +131,7 @@ class Scanner:
         if text:
             self.events.append(text)
 
-    # --- the forms ---------------------------------------------------------------------------------
+    # --- the forms --------------------------------------------------------------------------------
 
     def _calls(self, head: str) -> Generator[None, None, list[ToolCall]]:
         """The calls that begin with ``head``, which has been read."""
@@ -144,10 +144,11 @@ class Scanner:
         self.source.at -= 1  # the quote of the first key
         bare = head.removeprefix(PYTHON_START)
         if "[" in bare:
-            first = yield from self._dictionary(2)
-            values = [first, *(yield from self._items("]", 1))]
+            # Arguments count as depth 0, wherever they are.
+            first = yield from self._dictionary(0)
+            values = [first, *(yield from self._items("]", -1))]
         else:
-            values = [(yield from self._dictionary(1))]
+            values = [(yield from self._dictionary(0))]
         return [self._described(value) for value in values]
 
     def _pythonic(self, name: str) -> Generator[None, None, list[ToolCall]]:
@@ -195,14 +196,8 @@ class Scanner:
         return _call(name, arguments)
 
     def _described(self, value: Any) -> ToolCall:
-        """A call from ``{"name": ..., "parameters" or "arguments": ...}``, "type" and "id" aside."""
-        if not isinstance(value, dict) or not value.keys() <= {
-            "name",
-            "parameters",
-            "arguments",
-            "type",
-            "id",
-        }:
+        """A call from an object with "name" and "parameters" or "arguments"."""
+        if not isinstance(value, dict) or not value.keys() <= _DESCRIPTION:
             raise NotACall
         name = value.get("name")
         found = [value[key] for key in ("parameters", "arguments") if key in value]
@@ -217,7 +212,7 @@ class Scanner:
         if self._known is not None and name not in self._known:
             raise NotACall
 
-    # --- values ------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------
 
     def _symbol(self) -> Generator[None, None, str]:
         """The next character that is no whitespace, unread."""

@@ -73,9 +73,7 @@ class CallParser:
             if form not in FORMS:
                 raise ChatError(f"the form is {form!r:.80}; expected one of {', '.join(FORMS)}")
         self._pythonic = "pythonic" in forms
-        self._scanner = Scanner(
-            tuple(forms), None if known is None else frozenset(known), limit
-        )
+        self._scanner = Scanner(tuple(forms), None if known is None else frozenset(known), limit)
         self._run = self._scanner.run()
         self._finished = False
         next(self._run)

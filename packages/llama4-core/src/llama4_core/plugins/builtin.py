@@ -104,6 +104,32 @@ def llama4_feed_forwards() -> Iterable[Component]:
 
 
 @hookimpl
+def llama4_tokenizers() -> Iterable[Component]:
+    """Kinds of tokenizer files."""
+    module = "llama4_core.tokenizers.formats"
+    yield Component(
+        "huggingface",
+        f"{module}:HuggingFaceFormat",
+        "a byte-level tokenizer.json, run by the tokenizers library",
+        priority=30,
+    )
+    yield Component(
+        "meta-tiktoken",
+        f"{module}:MetaFormat",
+        "Meta's tokenizer.model, run by tiktoken",
+        requires=("tiktoken",),
+        priority=20,
+        settings={"engine": "tiktoken"},
+    )
+    yield Component(
+        "meta",
+        f"{module}:MetaFormat",
+        "Meta's tokenizer.model, run by the tokenizers library",
+        priority=10,
+    )
+
+
+@hookimpl
 def llama4_checkpoint_formats() -> Iterable[Component]:
     """Folders of weights."""
     yield Component(
@@ -115,6 +141,39 @@ def llama4_checkpoint_formats() -> Iterable[Component]:
         "native",
         "llama4_core.checkpoints.native:NativeFormat",
         "canonical names, experts laid out for speed, mapped without a copy",
+    )
+
+
+@hookimpl
+def llama4_chat_formats() -> Iterable[Component]:
+    """How conversations are written down."""
+    yield Component(
+        "llama4", "llama4_core.chat.format:Llama4Format", "Llama 4's own format, as Meta writes it"
+    )
+    yield Component(
+        "template",
+        "llama4_core.chat.template:TemplateFormat",
+        "the chat template that came with a Hugging Face checkpoint, sandboxed",
+        requires=("jinja2",),
+    )
+
+
+@hookimpl
+def llama4_tool_parsers() -> Iterable[Component]:
+    """The calls of tools in replies."""
+    target = "llama4_core.chat.tools:CallParser"
+    yield Component("auto", target, "every form below: models mix them")
+    yield Component(
+        "pythonic",
+        target,
+        "[f(a=1), g()], as Llama 4 is documented",
+        settings={"forms": ("pythonic",)},
+    )
+    yield Component(
+        "json",
+        target,
+        'objects with "name" and "parameters", and <function=name>{...}</function>',
+        settings={"forms": ("json", "function")},
     )
 
 
@@ -148,4 +207,5 @@ def llama4_commands() -> Iterable[Component]:
     )
     yield Component("check", f"{cli}.check:Command", "prove a component by the conformance kit")
     yield Component("doctor", f"{cli}.doctor:Command", "describe this machine and installation")
+    yield Component("new", f"{cli}.new:Command", "write a plugin package to start from")
     yield Component("convert", f"{cli}.convert:Command", "write a checkpoint in another format")

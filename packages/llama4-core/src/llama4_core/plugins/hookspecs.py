@@ -52,7 +52,10 @@ SOCKETS: dict[str, Socket] = {
         Socket("mixers", "mixer", "llama4-core"),
         Socket("caches", "cache", "llama4-core"),
         Socket("feed_forwards", "feed_forward", "llama4-core"),
+        Socket("tokenizers", "tokenizer", "llama4-core"),
         Socket("checkpoint_formats", "checkpoint_format", "llama4-core"),
+        Socket("chat_formats", "chat_format", "llama4-core"),
+        Socket("tool_parsers", "tool_parser", "llama4-core"),
         Socket("models", "model", "llama4-core"),
         Socket("commands", "command", "llama4-core"),
         Socket("routers", "router", "llama4-moe"),
@@ -104,10 +107,34 @@ class Hooks:
         """
 
     @hookspec
+    def llama4_tokenizers(self) -> Iterable[Component]:
+        """Kinds of tokenizer files.
+
+        The file of a folder is read by the component of the highest priority that detects it.
+        Target: built as ``target()``; llama4_core.tokenizers.formats.TokenizerFormat.
+        """
+
+    @hookspec
     def llama4_checkpoint_formats(self) -> Iterable[Component]:
         """Folders of weights that can be read and written.
 
         Target: llama4_core.checkpoints.formats.CheckpointFormat.
+        """
+
+    @hookspec
+    def llama4_chat_formats(self) -> Iterable[Component]:
+        """How a conversation becomes tokens: special tokens and ordinary text, kept apart.
+
+        Target: built as ``target(folder=None)``, the folder of the checkpoint where there is one;
+        llama4_core.chat.format.ChatFormat.
+        """
+
+    @hookspec
+    def llama4_tool_parsers(self) -> Iterable[Component]:
+        """The calls of tools in what a model wrote, read as it arrives.
+
+        Target: built as ``target(known=None)`` for each message, with the names of the tools on
+        offer; llama4_core.chat.tools.ToolParser.
         """
 
     @hookspec

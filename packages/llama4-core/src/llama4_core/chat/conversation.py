@@ -1,0 +1,140 @@
+"""Chatting with a model: messages in, a message out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama4_core.chat.format import ChatFormat, Messages, Tools
+from llama4_core.chat.heads import PYTHON_END, PYTHON_START
+from llama4_core.chat.messages import Message, ToolCall
+from llama4_core.chat.openai import from_openai, functions
+from llama4_core.chat.rendered import Expand, Rendered, Special
+from llama4_core.chat.tools import ToolParser, read_calls
+from llama4_core.errors import ChatError
+from llama4_core.generation.generate import generate
+from llama4_core.generation.result import Generation
+from llama4_core.generation.stops import STOP_STRING, STOP_TOKEN
+from llama4_core.plugins.catalogue import catalogue
+from llama4_core.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered.
+
+    Attributes:
+        message: of the assistant, to be appended to the conversation.
+        generation: the tokens behind it, with their log-probabilities and why they ended.
+    """
+
+    message: Message
+    generation: Generation
+
+
+def chat(
+    model: Any,
+    messages: str | Messages,
+    tools: Tools = (),
+    *,
+    chat_format: str | ChatFormat = "llama4",
+    tool_parser: str | ToolParser = "auto",
+    expand: Expand | None = None,
+    stop_tokens: Iterable[int] = (),
+    **settings: Any,
+) -> Reply:
+    """Lets the assistant reply once.
+
+    Args:
+        model: see :class:`~llama4_core.generation.generate.GenerativeModel`; it needs a tokenizer.
+        messages: the conversation: messages, OpenAI's dictionaries, or a string for one message
+            of the user.
+        tools: that the assistant may call. Without any, whatever looks like a call is text.
+        chat_format: a component's name, or an object.
+        tool_parser: a component's name, or an object that has read nothing yet. Calls of tools
+            that are not on offer are text.
+        expand: turns an image into token ids.
+        stop_tokens: ids that end the reply, besides those of the chat format.
+        settings: of :func:`~llama4_core.generation.generate.generate`.
+
+    Raises:
+        ChatError: the model has no tokenizer, or a message or tool cannot be used.
+        ComponentError: no such chat format or tool parser.
+        GenerationError: a setting cannot be used, or the conversation is too long.
+    """
+    tokenizer: Tokenizer | None = model.tokenizer
+    if tokenizer is None:
+        raise ChatError(
+            "the model has no tokenizer, which chatting needs; load a folder that holds a "
+            "tokenizer.json, or use generate() with token ids"
+        )
+    if isinstance(messages, str):
+        messages = [Message("user", messages)]
+    form = find_format(chat_format, getattr(model, "folder", None))
+    rendered = form.render(from_openai(messages), tools)
+    prompt = form.encode(rendered, tokenizer, expand=expand)
+    stops = {tokenizer.specials[name] for name in form.stops if name in tokenizer.specials}
+    generation = generate(model, prompt, stop_tokens=stops | set(stop_tokens), **settings)
+    parser = find_parser(tool_parser, tools) if tools else None
+    return Reply(reply_message(generation, tokenizer, parser), generation)
+
+
+def find_format(chosen: str | ChatFormat, folder: Path | None) -> ChatFormat:
+    """A chat format by its component's name, for a checkpoint's folder; objects as they are."""
+    if not isinstance(chosen, str):
+        return chosen
+    component = catalogue().find("chat_formats", chosen).component
+    _check(component, chosen)
+    found: ChatFormat = component.build(folder)
+    return found
+
+
+def find_parser(chosen: str | ToolParser, tools: Sequence[Mapping[str, Any]]) -> ToolParser:
+    """A new tool parser by its component's name, for some tools; objects as they are."""
+    if not isinstance(chosen, str):
+        return chosen
+    component = catalogue().find("tool_parsers", chosen).component
+    _check(component, chosen)
+    found: ToolParser = component.build(known=[one["name"] for one in functions(tools)])
+    return found
+
+
+def reply_message(
+    generation: Generation, tokenizer: Tokenizer, parser: ToolParser | None
+) -> Message:
+    """The assistant's message in generated tokens.
+
+    Special tokens are no part of it. With a parser, calls leave the content; what is left of it
+    is dropped where it is but whitespace.
+    """
+    if parser is None:
+        return Message("assistant", generation.text or "")
+    if generation.stop_reason == STOP_STRING:
+        # The tokens go on behind the stop string, the text does not.
+        text = generation.text or ""
+    else:
+        tokens = generation.tokens
+        tokens = tokens[:-1] if generation.stop_reason == STOP_TOKEN else tokens
+        text = "".join(_shown(Rendered.from_ids(tokens, tokenizer)))
+    events = read_calls(parser, [text])
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    content = "".join(event for event in events if isinstance(event, str))
+    if calls and not content.strip():
+        content = ""
+    return Message("assistant", content, calls)
+
+
+def _shown(rendered: Rendered) -> Iterable[str]:
+    for segment in rendered.segments:
+        if isinstance(segment, str):
+            yield segment
+        elif isinstance(segment, Special) and segment.name in (PYTHON_START, PYTHON_END):
+            yield segment.name
+
+
+def _check(component: Any, name: str) -> None:
+    reason = component.refusal(None)
+    if reason:
+        raise ChatError(f"{name!r} cannot be used: it {reason}")
