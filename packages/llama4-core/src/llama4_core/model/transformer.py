@@ -20,6 +20,7 @@ from llama4_core.protocols.routing import Routing
 from llama4_core.specs.model import ModelSpec
 
 if TYPE_CHECKING:
+    from llama4_core.chat.conversation import Reply
     from llama4_core.generation.result import Generation
     from llama4_core.plugins.report import AssemblyReport
     from llama4_core.tokenizers.tokenizer import Tokenizer
@@ -172,6 +173,12 @@ class Transformer(nn.Module):
         from llama4_core.generation import generate
 
         return generate(self, prompt, **settings)
+
+    def chat(self, messages: Any, tools: Any = (), **settings: Any) -> Reply:
+        """Replies to a conversation: see :func:`llama4_core.chat.conversation.chat`."""
+        from llama4_core.chat.conversation import chat
+
+        return chat(self, messages, tools, **settings)
 
     def stream(self, prompt: Any, **settings: Any) -> Any:
         """Yields pieces as they are generated: see :func:`llama4_core.generation.stream`."""
