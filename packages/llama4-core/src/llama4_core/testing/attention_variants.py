@@ -147,7 +147,11 @@ def _llama_rotation(spec: AttentionSpec, variant: Any) -> bool:
 
 
 def _position_free(spec: AttentionSpec, variant: Any) -> bool:
-    return spec.rope is None and spec.temperature is None
+    if spec.rope is not None or spec.temperature is not None:
+        return False
+    # A window and a bias by distance are positions too.
+    plain = all(isinstance(term, SoftCap | Sink) for term in variant.score_terms)
+    return plain and kinds_of(variant.mask) <= {"Causal", "Everything"}
 
 
 # --- position -------------------------------------------------------------------------------------
@@ -248,7 +252,9 @@ def rotation_law(subject: Subject, case: VariantCase) -> None:
 @check(
     properties=(9,),
     why="global layers carry no position; with one they fail beyond the trained length",
-    cases=lambda s: _cases(s, _position_free, "always has a position or a temperature"),
+    cases=lambda s: _cases(
+        s, _position_free, "always has a position, a window, a bias by distance or a temperature"
+    ),
 )
 def position_free(subject: Subject, case: VariantCase) -> None:
     """Without rotation, permuting the past leaves the last token's output unchanged."""

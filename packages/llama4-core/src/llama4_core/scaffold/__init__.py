@@ -1,0 +1,1 @@
+"""Complete plugin packages, written by ``llama4 new``. Imports without torch."""
