@@ -12,9 +12,8 @@ from typing import Any
 import tokenizers
 
 from llama4_core.errors import TokenizerError
-from llama4_core.tokenizers.tokenizer import StreamDecoder
-
-_REPLACEMENT = "\ufffd".encode()
+from llama4_core.tokenizers.bytelevel import unspelled
+from llama4_core.tokenizers.tokenizer import REPLACEMENT, StreamDecoder, checked_text
 
 
 class HuggingFaceTokenizer:
@@ -70,15 +69,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str, *, bos: bool = True, specials: bool = False) -> list[int]:
         """Ids of ``text``; see :meth:`~llama4_core.tokenizers.tokenizer.Tokenizer.encode`."""
-        if not isinstance(text, str):
-            raise TokenizerError(f"the text is a {type(text).__name__}; expected a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text holds a lone surrogate at character {error.start}, which is not valid "
-                "Unicode; replace it first, e.g. text.encode('utf-8', 'replace').decode()"
-            ) from error
+        checked_text(text)
         run = self._marked if specials else self._plain
         ids: list[int] = run.encode(text, add_special_tokens=False).ids
         if not specials and not self._special_bytes.keys().isdisjoint(ids):
@@ -125,9 +116,9 @@ class HuggingFaceTokenizer:
             raise TokenizerError(f"cannot decode the token id {number}; expected at least 0")
         name = self._plain.id_to_token(number) if number < self._vocabulary else None
         if name is None:
-            return _REPLACEMENT
+            return REPLACEMENT
         try:
-            return bytes(map(_BYTES.__getitem__, name))
+            return unspelled(name)
         except KeyError as error:
             raise TokenizerError(
                 f"{self._source}: token {number} is {name!r}, which is not spelled in the "
@@ -199,19 +190,3 @@ class HuggingFaceTokenizer:
                 "the files beside it belong to another tokenizer"
             )
         return int(found)
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The byte-level alphabet: a printable character for each of the 256 bytes.
-
-    Printable Latin-1 bytes stand for themselves; the others take the code points from 256 upwards
-    in order (GPT-2's vocabulary files, kept by everyone since).
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + index): byte for index, byte in enumerate(others)
-    }
-
-
-_BYTES = _byte_alphabet()

@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llama4_core.errors import TokenizerError
+from llama4_core.errors import ComponentError, TokenizerError
 
 if TYPE_CHECKING:
+    from llama4_core.plugins.catalogue import Catalogue, Entry
+    from llama4_core.tokenizers.formats import TokenizerFormat
     from llama4_core.tokenizers.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
 
 
 def load_tokenizer(
-    folder: str | PathLike[str], *, bos: str | int | None = None
+    path: str | PathLike[str],
+    *,
+    bos: str | int | None = None,
+    name: str = AUTO,
+    known: Catalogue | None = None,
 ) -> Tokenizer | None:
     """The tokenizer of a folder, or None when the folder has none.
 
-    Reads ``tokenizer.json``. The beginning-of-text token is ``bos`` if given, else ``bos_token`` of
-    ``tokenizer_config.json``, else ``bos_token_id`` of ``generation_config.json``.
+    Asks the components of the socket ``tokenizers``, highest priority first: a ``tokenizer.json``
+    comes before a ``tokenizer.model``, which tiktoken runs where it is installed.
 
     Args:
-        folder: of a checkpoint.
+        path: of a checkpoint's folder, or of a tokenizer's file.
         bos: spelling or id, overriding what the files say (for example ``spec.tokens.bos``).
+        name: of the component, instead of "auto".
+        known: the catalogue to ask; None for what is installed.
 
     Raises:
-        TokenizerError: a file is damaged, or the files contradict each other.
+        TokenizerError: a file is damaged, the files contradict each other, or the kind that was
+            named is not there.
+        ComponentError: the name is unknown, or the component cannot run here.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        return None
-    from llama4_core.tokenizers.huggingface import HuggingFaceTokenizer
+    from llama4_core.plugins.catalogue import catalogue
 
-    if bos is None:
-        bos = _bos(Path(folder))
-    return HuggingFaceTokenizer(_read(path), source=str(path), bos=bos)
+    place = Path(path)
+    found = known or catalogue()
+    if name != AUTO:
+        entry = found.find("tokenizers", name)
+        reason = entry.component.refusal(None)
+        if reason:
+            raise ComponentError(f"tokenizer {name!r} {reason}")
+        kind: TokenizerFormat = entry.component.build()
+        if not kind.detect(place):
+            raise TokenizerError(
+                f"{place} holds nothing that the tokenizer {name!r} reads; name the folder or the "
+                "file of a tokenizer of that kind"
+            )
+        return kind.load(place, bos=bos)
+    for entry in _ranked(found):
+        kind = entry.component.build()
+        if kind.detect(place):
+            logger.debug("%s is read by the tokenizer %s", place, entry.full_name)
+            return kind.load(place, bos=bos)
+    return None
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:
@@ -58,34 +86,13 @@ def check_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:
         )
 
 
-def _bos(folder: Path) -> str | int | None:
-    name = _settings(folder / "tokenizer_config.json").get("bos_token")
-    if isinstance(name, dict):
-        # Older files store the token with its flags.
-        name = name.get("content")
-    if name is None:
-        name = _settings(folder / "generation_config.json").get("bos_token_id")
-    if name is not None and (not isinstance(name, str | int) or isinstance(name, bool)):
-        raise TokenizerError(
-            f"{folder} names {name!r} as the beginning of text; expected a token or its id"
-        )
-    return name
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(_read(path))
-    except ValueError as error:
-        raise TokenizerError(f"{path} is no valid JSON ({error}); fetch the file again") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds a {type(content).__name__}; expected an object")
-    return content
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path} cannot be read ({error}); fetch the file again") from error
+def _ranked(known: Catalogue) -> list[Entry]:
+    """What "auto" may choose, best first; third parties' only where they are allow-listed."""
+    able = [
+        entry
+        for entry in known.components("tokenizers")
+        if entry.allowed
+        and entry.component.rank(None) > 0
+        and entry.component.refusal(None) is None
+    ]
+    return sorted(able, key=lambda entry: (-entry.component.rank(None), entry.full_name))

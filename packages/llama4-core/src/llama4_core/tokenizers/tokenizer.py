@@ -6,6 +6,28 @@ import codecs
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from llama4_core.errors import TokenizerError
+
+REPLACEMENT = "\ufffd".encode()
+"""What an id without an entry adds to the text."""
+
+
+def checked_text(text: str) -> None:
+    """Refuses what is no text of Unicode.
+
+    Raises:
+        TokenizerError: not a string, or one with a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"the text is a {type(text).__name__}; expected a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text holds a lone surrogate at character {error.start}, which is not valid "
+            "Unicode; replace it first, e.g. text.encode('utf-8', 'replace').decode()"
+        ) from error
+
 
 class StreamDecoder:
     """Decodes ids one at a time without ever splitting a character.
