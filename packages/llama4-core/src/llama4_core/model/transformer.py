@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from llama4_core.specs.model import ModelSpec
 if TYPE_CHECKING:
     from llama4_core.chat.conversation import Reply
     from llama4_core.generation.result import Generation
+    from llama4_core.inspection.capture import Capture, Captured
     from llama4_core.plugins.report import AssemblyReport
     from llama4_core.tokenizers.tokenizer import Tokenizer
 
@@ -136,17 +137,46 @@ class Transformer(nn.Module):
     def _mixers(self) -> list[Any]:
         return [layer.attention for layer in self.layers]
 
-    def logits(self, tokens: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+    @overload
+    def logits(
+        self,
+        tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        *,
+        forced: Sequence[Tensor | None] | None = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def logits(
+        self,
+        tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        *,
+        capture: Capture,
+        forced: Sequence[Tensor | None] | None = ...,
+    ) -> Captured: ...
+
+    def logits(
+        self,
+        tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        *,
+        capture: Capture | None = None,
+        forced: Sequence[Tensor | None] | None = None,
+    ) -> Tensor | Captured:
         """Logits of every position, uncached; gradients follow torch's mode.
 
         Args:
             tokens: ``[T]`` or ``[B, T]`` token ids.
+            capture: globs of activations to read, such as ``["layers.*.attention"]``, or globs with
+                functions ``(value, path) -> replacement or None``: see
+                :mod:`llama4_core.inspection.capture`.
+            forced: per layer ``[N, K]`` expert ids to use in place of the router's, or None.
 
         Returns:
-            ``[T, V]`` or ``[B, T, V]`` float32.
+            ``[T, V]`` or ``[B, T, V]`` float32; with ``capture`` a pair of these and a dict of the
+            activations over the flat stream, ``[N, ...]``.
 
         Raises:
             ContextError: another shape, no token, or an id outside the vocabulary.
+            OverrideError: a glob matches nothing.
         """
         ids = torch.as_tensor(tokens, device=self.device)
         if ids.dim() not in (1, 2) or ids.numel() == 0 or ids.is_floating_point():
@@ -164,9 +194,16 @@ class Transformer(nn.Module):
                     f"{self.spec.vocabulary - 1}"
                 )
         rows = ids if ids.dim() == 2 else ids[None]
-        hidden, _ = self(rows.reshape(-1), self.packed([rows.shape[1]] * rows.shape[0]))
-        logits = self.project(hidden)
-        return logits.unflatten(0, rows.shape) if ids.dim() == 2 else logits
+        context = self.packed([rows.shape[1]] * rows.shape[0], forced=forced)
+        if capture is None:
+            hidden, _ = self(rows.reshape(-1), context)
+            return self.project(hidden).reshape(*ids.shape, -1)
+        from llama4_core.inspection.capture import Captured, capturing
+
+        with capturing(self, capture) as record:
+            hidden, _ = self(rows.reshape(-1), context)
+            logits = record.see("logits", self.project(hidden))
+        return Captured(logits.reshape(*ids.shape, -1), record.values)
 
     def generate(self, prompt: Any, **settings: Any) -> Generation | list[Generation]:
         """Continues a prompt, or a list of prompts: see :func:`llama4_core.generation.generate`."""

@@ -209,3 +209,4 @@ def llama4_commands() -> Iterable[Component]:
     yield Component("doctor", f"{cli}.doctor:Command", "describe this machine and installation")
     yield Component("new", f"{cli}.new:Command", "write a plugin package to start from")
     yield Component("convert", f"{cli}.convert:Command", "write a checkpoint in another format")
+    yield Component("bisect", f"{cli}.bisect:Command", "find the first slot where two models part")

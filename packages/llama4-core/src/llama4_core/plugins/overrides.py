@@ -44,12 +44,14 @@ class Overrides:
 
     Args:
         values: glob -> name or object.
+        what: what to call one in errors.
 
     Raises:
         OverrideError: a glob is malformed, or a value is neither a name nor something callable.
     """
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, values: Mapping[str, Any] | None = None, what: str = "override") -> None:
+        self._what = what
         self._overrides = [Override(glob, value) for glob, value in (values or {}).items()]
         self._patterns = {o.glob: _parse(o.glob) for o in self._overrides}
         self._used: set[str] = set()
@@ -68,8 +70,8 @@ class Overrides:
         for other in matching[1:]:
             if not _same(matching[0].value, other.value):
                 raise OverrideError(
-                    f"overrides {matching[0].glob!r} and {other.glob!r} both address {slot}, with "
-                    f"{_shown(matching[0].value)} and {_shown(other.value)}: narrow one of them"
+                    f"{self._what}s {matching[0].glob!r} and {other.glob!r} both address {slot}, "
+                    f"with {_shown(matching[0].value)} and {_shown(other.value)}: narrow one of them"
                 )
         return matching[0] if matching else None
 
@@ -85,7 +87,7 @@ class Overrides:
             return
         raise OverrideError(
             "; ".join(
-                f"override {glob!r} addresses no slot of this model; {_nearest(glob, known)}"
+                f"{self._what} {glob!r} addresses no slot of this model; {_nearest(glob, known)}"
                 for glob in unused
             )
         )

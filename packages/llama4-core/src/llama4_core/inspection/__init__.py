@@ -1,0 +1,1 @@
+"""Looking into a running model: reading and changing activations, finding where two models part."""
