@@ -27,7 +27,7 @@ class Command:
         """Writes the package and says what to do next."""
         folder = write_package(arguments.socket, arguments.name, arguments.into, catalogue())
         values = values_of(socket_named(arguments.socket), arguments.name)
-        print(f"Wrote {folder}: a {values['kind']} that works, for you to change. Next:")
+        print(f"Wrote {folder}, a working {values['kind']} for you to change. Next:")
         print(f"  pip install -e '{folder}[test]'")
         print(f"  python -m pytest {folder}")
         for line in values["usage"].splitlines():
