@@ -7,7 +7,10 @@ import pytest
 from llama4_core.testing.check import FAILED
 from llama4_core.testing.registry import checks_of
 
-SOCKETS = ("attention_backends", "attention_variants", "mixers", "caches", "models")
+SOCKETS = (
+    *("attention_backends", "attention_variants", "mixers", "caches", "models"),
+    *("chat_formats", "tool_parsers"),
+)
 MUTANTS = [
     mutant
     for socket in SOCKETS

@@ -67,7 +67,7 @@ class Llama4Format:
         tools_in: where tools are described: "system" or "user".
     """
 
-    stops = (EOT, EOM)
+    stops: tuple[str, ...] = (EOT, EOM)
 
     def __init__(self, folder: Path | None = None, *, tools_in: str = "system") -> None:
         self.tools_in = tools_in
