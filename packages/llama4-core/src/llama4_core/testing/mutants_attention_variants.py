@@ -18,7 +18,7 @@ from llama4_core.testing.check import Subject
 from llama4_core.testing.mutants import Mutant, patched
 from llama4_core.testing.mutants_attention_backends import Shifted
 
-NAMES = {
+NAMES: dict[type, str] = {
     variants.IRopeChunked: "irope-chunked",
     variants.NopeGlobal: "nope-global",
     variants.FullRope: "full-rope",

@@ -16,10 +16,10 @@ from llama4_moe.routers.selection import largest
 from llama4_moe.routers.sigmoid import BalancedSigmoidTopK, SigmoidTopK
 
 
-def _routed(change: Callable[[Any, Routing, Tensor], Routing], kind: type = SigmoidTopK) -> type:
+def _routed(change: Callable[[Any, Routing, Tensor], Routing]) -> type:
     """A router whose routing is changed."""
 
-    class Changed(kind):  # type: ignore[misc, valid-type]
+    class Changed(SigmoidTopK):
         def forward(self, x: Tensor, info: RoutingInfo) -> Routing:
             return change(self, super().forward(x, info), x)
 
@@ -130,6 +130,14 @@ class BiasInTheGate(BalancedSigmoidTopK):
         return (logits.sigmoid() + self.bias).gather(-1, experts)
 
 
+class BalancesBackwards(BalancedSigmoidTopK):
+    """Sends more to whom has most."""
+
+    def after_step(self, counts: Tensor) -> None:
+        """Updates by the negative counts."""
+        super().after_step(-counts)
+
+
 class Detached(SigmoidTopK):
     """Its weights carry no gradient."""
 
@@ -197,6 +205,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("steps move the weight", "steps-change-buffers-only", StepsOnWeights),
     _mutant("state outside of buffers", "steps-change-buffers-only", ForgetsItsState),
     _mutant("bias in the gate", "steps-leave-weights", BiasInTheGate),
+    _mutant("balances backwards", "steps-relieve-the-loaded", BalancesBackwards),
     _mutant("weights detached", "finite-gradients", Detached),
     _mutant("forced gates by softmax", "gates-agree", OtherGates),
     _mutant("top_k clamped in silence", "impossible-top-k-is-an-error", _clamps),

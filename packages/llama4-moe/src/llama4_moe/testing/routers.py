@@ -102,6 +102,10 @@ def decided(routing: Routing) -> Tensor:
     return apart
 
 
+def _counts(routing: Routing, experts: int) -> Tensor:
+    return torch.bincount(routing.experts[routing.experts >= 0], minlength=experts)
+
+
 def _equal(got: Routing, expected: Routing, rows: Tensor, what: str) -> None:
     same(got.experts[rows], expected.experts[rows], f"experts {what}")
     # One float32 product of a few terms, summed in another order.
@@ -148,7 +152,7 @@ def conservation(subject: Subject, case: RouterCase) -> None:
     x, info = case.inputs()
     routing = build(subject, case)(x, info)
     assigned = (routing.experts >= 0).sum(1)
-    counts = torch.bincount(routing.experts[routing.experts >= 0], minlength=case.experts)
+    counts = _counts(routing, case.experts)
     holds(int(counts.sum()) == int(assigned.sum()), "counts are not the assigned slots")
     dropped = torch.zeros_like(assigned) if routing.drops is None else routing.drops
     missing = (assigned + dropped != case.top_k).nonzero().flatten().tolist()
@@ -331,6 +335,27 @@ def steps_leave_weights(subject: Subject, case: RouterCase) -> None:
 
 
 @check(
+    why="a balancing rule with the wrong sign runs, and sends every token to one expert",
+    cases=cases("plain", least=7),
+)
+def steps_relieve_the_loaded(subject: Subject, case: RouterCase) -> None:
+    """An expert that is told to be overloaded again and again does not get more tokens."""
+    router = build(subject, case)
+    x, info = case.inputs()
+    info = dataclasses.replace(info, generator=None)
+    before = _counts(router(x, info), case.experts)
+    for expert in {int(before.argmax()), int(before.argmin())}:
+        fresh = copy.deepcopy(router)
+        counts = torch.zeros(case.experts, dtype=torch.int64)
+        counts[expert] = case.tokens * case.top_k
+        for _ in range(200):
+            fresh.after_step(counts)
+        now = int((fresh(x, info).experts == expert).sum())
+        was = int(before[expert])
+        holds(now <= was, f"expert {expert} was overloaded; it got {was} tokens, then {now}")
+
+
+@check(
     properties=(27,),
     why="one gradient that is not a number ends a training run",
     cases=cases(),
@@ -426,6 +451,7 @@ CHECKS: tuple[Check, ...] = (
     forward_is_pure,
     steps_change_buffers_only,
     steps_leave_weights,
+    steps_relieve_the_loaded,
     finite_gradients,
     gates_agree,
     impossible_top_k_is_an_error,
