@@ -43,3 +43,7 @@ class TokenizerError(Llama4Error, ValueError):
 
 class ChatError(Llama4Error, ValueError):
     """A message, a tool, a chat template or a rendered conversation cannot be used."""
+
+
+class DrawingError(Llama4Error, ValueError):
+    """A picture cannot be drawn as asked."""

@@ -142,6 +142,11 @@ def llama4_checkpoint_formats() -> Iterable[Component]:
         "llama4_core.checkpoints.native:NativeFormat",
         "canonical names, experts laid out for speed, mapped without a copy",
     )
+    yield Component(
+        "meta",
+        "llama4_core.checkpoints.meta:MetaFormat",
+        "params.json and consolidated.NN.pth, as Meta publishes them; read only on request",
+    )
 
 
 @hookimpl
@@ -178,6 +183,17 @@ def llama4_tool_parsers() -> Iterable[Component]:
 
 
 @hookimpl
+def llama4_samplers() -> Iterable[Component]:
+    """How a token is drawn."""
+    yield Component(
+        "inversion",
+        "llama4_core.generation.sampling:InversionSampler",
+        "inverts the cumulative distribution: one random number per token",
+        priority=1,
+    )
+
+
+@hookimpl
 def llama4_models() -> Iterable[Component]:
     """Shapes by name."""
     module = "llama4_core.specs.presets"
@@ -209,4 +225,11 @@ def llama4_commands() -> Iterable[Component]:
     yield Component("doctor", f"{cli}.doctor:Command", "describe this machine and installation")
     yield Component("new", f"{cli}.new:Command", "write a plugin package to start from")
     yield Component("convert", f"{cli}.convert:Command", "write a checkpoint in another format")
+    yield Component("extract", f"{cli}.extract:Command", "write one part of a checkpoint")
+    yield Component("shrink", f"{cli}.shrink:Command", "write some layers and experts of one")
     yield Component("bisect", f"{cli}.bisect:Command", "find the first slot where two models part")
+    show = f"{cli}.show"
+    yield Component("show.mask", f"{show}:MaskCommand", "draw who may see whom")
+    yield Component("show.irope", f"{show}:IRopeCommand", "draw pattern, rotations, temperature")
+    yield Component("show.routing", f"{show}:RoutingCommand", "draw which experts a text visits")
+    yield Component("show.accounting", f"{show}:AccountingCommand", "draw parameters and caches")

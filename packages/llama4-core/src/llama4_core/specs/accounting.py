@@ -111,7 +111,7 @@ def account(spec: ModelSpec) -> Accounting:
     routed, shared_total = parts["routed_experts"], parts["shared_experts"]
     scales = {"bf16": 0, "fp8": 4 * rows, "int4": 4 * groups}
     packed = routed + shared_total
-    states = [_state(layer.attention) for layer in spec.layers]
+    states = states_of(spec)
     return Accounting(
         parts=parts,
         total=total,
@@ -127,6 +127,11 @@ def account(spec: ModelSpec) -> Accounting:
         cache_bytes_per_token=2
         * sum(state.elements_per_token for state in states if _horizon(state.mask) is None),
     )
+
+
+def states_of(spec: ModelSpec) -> list[StateSpec]:
+    """What each layer keeps between forwards, first to last."""
+    return [_state(layer.attention) for layer in spec.layers]
 
 
 def cache_bytes(states: list[StateSpec], length: int) -> KeyValueBytes:
