@@ -25,6 +25,14 @@ class CheckpointFormat(Protocol):
 
     Canonical names are those of the model's ``state_dict()``; weights that belong to an image
     encoder are named ``vision.`` and whatever the folder calls them.
+
+    A format may offer more, and ``llama4 convert`` then uses it:
+
+    * ``weights(folder, spec)``: as ``tensors``, but a value may be a
+      :class:`llama4_core.checkpoints.joined.Joined`, whose parts lie in several files;
+    * ``plan(weights, spec, *, shard_bytes, shards)``: the
+      :class:`llama4_core.checkpoints.plan.Plan` of the files, so that writing can stop and go on;
+    * ``on_request``: why :func:`detect` must not choose this format by itself.
     """
 
     def detect(self, folder: Path) -> bool:
@@ -75,6 +83,15 @@ def detect(folder: Path) -> CheckpointFormat:
             # A broken format of somebody else must not keep ours from being read.
             log.warning("checkpoint format %s is left out: %s", entry.full_name, error)
     fitting = [name for name, candidate in formats.items() if candidate.detect(folder)]
+    reasons = {name: getattr(formats[name], "on_request", None) for name in fitting}
+    asked = {name: reason for name, reason in reasons.items() if reason}
+    if fitting and list(asked) == fitting:
+        short = fitting[0].rpartition("/")[2]
+        raise CheckpointError(
+            f"{folder}: is in the format {short}, which is only read when asked for, because "
+            f"{asked[fitting[0]]}; say format={short!r} (--from {short})"
+        )
+    fitting = [name for name in fitting if name not in asked]
     if len(fitting) == 1:
         return formats[fitting[0]]
     if fitting:

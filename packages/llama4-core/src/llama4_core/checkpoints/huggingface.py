@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,10 +20,15 @@ from llama4_core.checkpoints.keys import (
     huggingface_rows,
     naming_of,
 )
-from llama4_core.checkpoints.shards import Progress, map_folder, read_json, write_shards
+from llama4_core.checkpoints.plan import Plan, refuse_shards, safetensors_plan
+from llama4_core.checkpoints.shards import Progress, map_folder, read_json
+from llama4_core.checkpoints.stream import Journal, fill
 from llama4_core.errors import CheckpointError
 from llama4_core.specs import ModelSpec
 from llama4_core.specs.huggingface import huggingface_from_spec, spec_from_huggingface
+
+if TYPE_CHECKING:
+    from llama4_core.checkpoints.joined import Weight
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +67,41 @@ class HuggingFaceFormat:
             for row in rows
         }
 
+    def plan(
+        self,
+        weights: Mapping[str, Weight],
+        spec: ModelSpec,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        shards: int | None = None,
+    ) -> Plan:
+        """The files that :meth:`write` writes: shards, their index and the configuration.
+
+        Raises:
+            CheckpointError, SpecError: the model has a part that this format cannot hold.
+        """
+        refuse_shards(shards, "huggingface")
+        config = huggingface_from_spec(spec)
+        naming = CONDITIONAL if spec.vision is not None else CAUSAL
+        rows = huggingface_rows(spec, naming)
+        check_keys(
+            {name: tuple(weight.shape) for name, weight in weights.items()},
+            {row.ours: row.shape for row in rows},
+            "the Hugging Face format",
+        )
+        return safetensors_plan(
+            {
+                row.theirs: weights[row.ours].transpose(-2, -1)
+                if row.transposed
+                else weights[row.ours]
+                for row in rows
+            },
+            shard_bytes=shard_bytes,
+            # transformers refuses files that do not say which framework wrote them.
+            metadata={"format": "pt"},
+            texts={CONFIG: json.dumps(config, indent=2, sort_keys=True) + "\n"},
+        )
+
     def write(
         self,
         tensors: Mapping[str, Tensor],
@@ -75,29 +116,7 @@ class HuggingFaceFormat:
         Raises:
             CheckpointError: the model has a part that this format cannot hold.
         """
-        config = huggingface_from_spec(spec)
-        naming = CONDITIONAL if spec.vision is not None else CAUSAL
-        rows = huggingface_rows(spec, naming)
-        check_keys(
-            {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-            {row.ours: row.shape for row in rows},
-            f"{folder}: the Hugging Face format",
-        )
-        write_shards(
-            folder,
-            {
-                row.theirs: tensors[row.ours].transpose(-2, -1)
-                if row.transposed
-                else tensors[row.ours]
-                for row in rows
-            },
-            shard_bytes=shard_bytes,
-            # transformers refuses files that do not say which framework wrote them.
-            metadata={"format": "pt"},
-            progress=progress,
-        )
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        fill(self.plan(tensors, spec, shard_bytes=shard_bytes), folder, Journal(), progress)
 
 
 def _drop_tied_head(stored: dict[str, Tensor], naming: Naming, folder: Path) -> None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from llama4_core.checkpoints.formats import SHARD_BYTES
-from llama4_core.checkpoints.shards import Progress, map_folder, write_shards
+from llama4_core.checkpoints.plan import Plan, refuse_shards, safetensors_plan
+from llama4_core.checkpoints.shards import Progress, map_folder
+from llama4_core.checkpoints.stream import Journal, fill
 from llama4_core.specs import ModelSpec
-from llama4_core.specs.toml import read_toml, write_toml
+from llama4_core.specs.toml import read_toml, toml_from_spec
+
+if TYPE_CHECKING:
+    from llama4_core.checkpoints.joined import Weight
 
 SPEC = "spec.toml"
 
@@ -34,6 +40,23 @@ class NativeFormat:
         """Maps the folder under the names that it has; the model says whether they fit."""
         return map_folder(folder)
 
+    def plan(
+        self,
+        weights: Mapping[str, Weight],
+        spec: ModelSpec,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        shards: int | None = None,
+    ) -> Plan:
+        """The files that :meth:`write` writes: shards, their index and the spec."""
+        refuse_shards(shards, "native")
+        return safetensors_plan(
+            weights,
+            shard_bytes=shard_bytes,
+            metadata={"format": "pt"},
+            texts={SPEC: toml_from_spec(spec)},
+        )
+
     def write(
         self,
         tensors: Mapping[str, Tensor],
@@ -44,11 +67,4 @@ class NativeFormat:
         progress: Progress | None = None,
     ) -> None:
         """Writes spec, shards and index."""
-        write_shards(
-            folder,
-            tensors,
-            shard_bytes=shard_bytes,
-            metadata={"format": "pt"},
-            progress=progress,
-        )
-        write_toml(spec, folder / SPEC)
+        fill(self.plan(tensors, spec, shard_bytes=shard_bytes), folder, Journal(), progress)

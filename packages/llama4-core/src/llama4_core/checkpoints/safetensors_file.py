@@ -20,12 +20,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from llama4_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from llama4_core.checkpoints.joined import Weight
 
 # The library's own limit; a longer header is a damaged length, not a model.
 MAX_HEADER = 100_000_000
@@ -102,6 +105,21 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror or error}); check that the file is there"
         ) from error
+    return parse_header(path, text, size)
+
+
+def parse_header(path: Path, text: bytes, size: int) -> Header:
+    """Checks the JSON ``text`` of the header of a file of ``size`` bytes.
+
+    Args:
+        path: names the file in errors and in the result.
+        text: the header without the eight bytes of its length.
+        size: bytes of the whole file.
+
+    Raises:
+        CheckpointError: it is damaged, or claims more or less than ``size`` bytes.
+    """
+    length = len(text)
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -186,7 +204,7 @@ def map_tensors(header: Header) -> dict[str, Tensor]:
     Writing into a tensor never reaches the file. A tensor whose bytes do not start at a multiple
     of its item size (other writers do not pad) is copied, as torch cannot view it.
     """
-    whole = _map(header.path)
+    whole = map_file(header.path)
     if len(whole) != header.file_size:
         raise _damaged(header.path, "its size changed while it was read")
     tensors = {}
@@ -202,7 +220,7 @@ def map_tensors(header: Header) -> dict[str, Tensor]:
     return tensors
 
 
-def _map(path: Path) -> Tensor:
+def map_file(path: Path) -> Tensor:
     """The bytes of a file, private and copy-on-write.
 
     Not ``torch.from_file``: Linux counts its writable mapping as memory to come and refuses a file
@@ -221,22 +239,16 @@ def _map(path: Path) -> Tensor:
     return torch.frombuffer(mapped, dtype=torch.uint8)
 
 
-def write_file(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    written: Callable[[int], None] | None = None,
-) -> None:
-    """Writes ``tensors`` to ``path``, atomically.
+def file_header(
+    path: Path, tensors: Mapping[str, Weight], metadata: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """The beginning of a file, up to its data, and the names in the order in which data follows.
 
-    The header is padded with blanks so that the data begins on a page, and tensors are ordered by
-    the largest power of two that divides their size, then by size: large ones lie on pages, every
-    one at a multiple of its item size, and there are no gaps. Views with other strides are written
-    slice by slice of their first axis, so memory stays at one slice. ``written`` is told how many
-    bytes of tensors are written so far.
+    Padded with blanks so that the data begins on a page. Tensors are ordered by the largest power
+    of two that divides their size, then by size: there are no gaps, and large ones lie on pages.
 
     Raises:
-        CheckpointError: the file cannot be written, or a dtype has no name in the format.
+        CheckpointError: a dtype has no name in the format.
     """
     names = sorted(
         tensors, key=lambda name: (-_alignment(tensors[name]), -tensors[name].nbytes, name)
@@ -258,10 +270,28 @@ def write_file(
         offset += tensor.nbytes
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(8 + len(text)) % PAGE)
+    return struct.pack("<Q", len(text)) + text, names
+
+
+def write_file(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    written: Callable[[int], None] | None = None,
+) -> None:
+    """Writes ``tensors`` to ``path``, atomically.
+
+    Laid out as :func:`file_header` says. Views with other strides are written slice by slice of
+    their first axis, so memory stays at one slice. ``written`` is told how many bytes of tensors
+    are written so far.
+
+    Raises:
+        CheckpointError: the file cannot be written, or a dtype has no name in the format.
+    """
+    text, names = file_header(path, tensors, metadata)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)))
             file.write(text)
             done = 0
             for name in names:
@@ -281,7 +311,7 @@ def write_file(
         partial.unlink(missing_ok=True)
 
 
-def _alignment(tensor: Tensor) -> int:
+def _alignment(tensor: Weight) -> int:
     size = tensor.nbytes
     return min(size & -size, PAGE) if size else PAGE
 

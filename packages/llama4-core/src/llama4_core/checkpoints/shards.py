@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from llama4_core.checkpoints.safetensors_file import map_tensors, read_header, write_file
+from llama4_core.checkpoints.safetensors_file import (
+    Header,
+    map_tensors,
+    read_header,
+)
 from llama4_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from llama4_core.checkpoints.joined import Weight
 
 log = logging.getLogger(__name__)
 
@@ -79,57 +86,45 @@ def map_folder(folder: Path) -> dict[str, Tensor]:
                 "; fetch that file"
             )
         header = read_header(folder / name)
-        for key in keys:
-            if key not in header.entries:
-                raise CheckpointError(
-                    f"{folder / name}: lacks the key {key!r} that {INDEX} promises; the index and "
-                    "the shards are not of one checkpoint"
-                )
-        unlisted = header.entries.keys() - set(keys)
-        if unlisted:
-            raise CheckpointError(
-                f"{folder / name}: holds the key {min(unlisted)!r}, which {INDEX} does not "
-                "place there; the index and the shards are not of one checkpoint"
-            )
+        check_shard(folder / name, header, keys)
         tensors.update(map_tensors(header))
     return tensors
 
 
-def write_shards(
-    folder: Path,
-    tensors: Mapping[str, Tensor],
-    *,
-    shard_bytes: int,
-    metadata: Mapping[str, str],
-    progress: Progress | None = None,
-) -> None:
-    """Writes ``tensors`` into ``folder`` in shards of about ``shard_bytes``, and their index.
+def check_shard(path: Path, header: Header, keys: Sequence[str]) -> None:
+    """Compares the keys of a file with those that the index places there.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    for key in keys:
+        if key not in header.entries:
+            raise CheckpointError(
+                f"{path}: lacks the key {key!r} that {INDEX} promises; the index and the shards "
+                "are not of one checkpoint"
+            )
+    unlisted = header.entries.keys() - set(keys)
+    if unlisted:
+        raise CheckpointError(
+            f"{path}: holds the key {min(unlisted)!r}, which {INDEX} does not place there; the "
+            "index and the shards are not of one checkpoint"
+        )
+
+
+def split_shards(tensors: Mapping[str, Weight], shard_bytes: int) -> dict[str, list[str]]:
+    """Name of each file -> the keys in it, in order.
 
     A shard is never empty: a tensor larger than ``shard_bytes`` gets one of its own.
     """
-    shards: list[dict[str, Tensor]] = [{}]
+    shards: list[list[str]] = [[]]
     room = shard_bytes
     for key, tensor in tensors.items():
         if tensor.nbytes > room and shards[-1]:
-            shards.append({})
+            shards.append([])
             room = shard_bytes
-        shards[-1][key] = tensor
+        shards[-1].append(key)
         room -= tensor.nbytes
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    done = 0
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-
-        def written(size: int, before: int = done) -> None:
-            if progress is not None:
-                progress(before + size, total)
-
-        write_file(folder / name, shard, metadata, written)
-        done += sum(tensor.nbytes for tensor in shard.values())
-        weight_map.update(dict.fromkeys(shard, name))
-    content = {
-        "metadata": {"total_size": total},
-        "weight_map": {key: weight_map[key] for key in sorted(weight_map)},
+    return {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": keys
+        for number, keys in enumerate(shards, start=1)
     }
-    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
