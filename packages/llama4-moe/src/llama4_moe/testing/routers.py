@@ -339,7 +339,7 @@ def steps_leave_weights(subject: Subject, case: RouterCase) -> None:
     cases=cases("plain", least=7),
 )
 def steps_relieve_the_loaded(subject: Subject, case: RouterCase) -> None:
-    """An expert that is told to be overloaded again and again does not get more tokens."""
+    """An expert that is told to be overloaded, 2,000 times, gets fewer tokens (if steps count)."""
     router = build(subject, case)
     x, info = case.inputs()
     info = dataclasses.replace(info, generator=None)
@@ -348,11 +348,14 @@ def steps_relieve_the_loaded(subject: Subject, case: RouterCase) -> None:
         fresh = copy.deepcopy(router)
         counts = torch.zeros(case.experts, dtype=torch.int64)
         counts[expert] = case.tokens * case.top_k
-        for _ in range(200):
+        for _ in range(2000):
             fresh.after_step(counts)
         now = int((fresh(x, info).experts == expert).sum())
         was = int(before[expert])
-        holds(now <= was, f"expert {expert} was overloaded; it got {was} tokens, then {now}")
+        state = zip(fresh.buffers(), router.buffers(), strict=True)
+        moved = any(not torch.equal(new, old) for new, old in state)
+        most = was - 1 if moved and was and case.top_k < case.experts else was
+        holds(now <= most, f"expert {expert} was overloaded; it got {was} tokens, then {now}")
 
 
 @check(
