@@ -47,10 +47,10 @@ class Heads:
 
     def __init__(self, forms: Iterable[str]) -> None:
         bare = [body for form in FORMS if form in forms for body in _HEADS[form]]
-        # Alternatives that each begin with one character: the search then skips at full speed.
-        bodies = [*((*_START, *body) for body in bare), *bare]
-        whole = "|".join("".join(body) for body in bodies)
-        cut = "|".join(_cut(body) for body in bodies)
+        # Few alternatives, each beginning with one character: the search skips at full speed.
+        forms_alone = "|".join("".join(body) for body in bare)
+        whole = f"{''.join(_START)}(?:{forms_alone})|{forms_alone}"
+        cut = "|".join([*(_cut((*_START, *body)) for body in bare), *map(_cut, bare)])
         self.head = re.compile(whole)
         self.cut_head = re.compile(rf"(?:{cut})\Z")
         self.next = re.compile(f"{''.join(_SEPARATOR)}(?:{whole})")

@@ -23,8 +23,9 @@ Values = Generator[None, None, Any]
 
 # What a beginning counts towards the limit, so that many which lead nowhere reach it too.
 _HEAD = 4
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*+)\Z", re.ASCII)
-_FLOAT = re.compile(r"-?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z", re.ASCII)
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*+)\Z")
+# With a point or an exponent: 01 is no number, as in Python and JSON.
+_FLOAT = re.compile(r"-?(?:[0-9]++(?:\.[0-9]*+|(?=[eE]))|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z")
 _DESCRIPTION = {"name", "parameters", "arguments", "type", "id"}
 _CONSTANTS = {
     "None": None,

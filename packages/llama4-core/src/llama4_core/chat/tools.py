@@ -19,7 +19,10 @@ from llama4_core.errors import ChatError
 _log = logging.getLogger(__name__)
 
 LIMIT = 20_000
-"""Symbols that are read within the calls of one message: a bound on time and memory."""
+"""Symbols that are read within the calls of one message: a bound on time and memory.
+
+A list of numbers takes three for each: 6,000 of them fit. Strings of any length take one.
+"""
 
 
 class ToolParser(Protocol):

@@ -1,0 +1,182 @@
+"""Chat templates of checkpoints: what they may do, and what they cannot."""
+
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama4_core.chat import Image, Llama4Format, Message, Rendered, ToolCall
+from llama4_core.chat.template import MAX_TEMPLATE, TemplateFormat
+from llama4_core.errors import ChatError
+from llama4_core.testing import conformance_tests
+from llama4_core.testing.chat_strategies import SPECIALS, TEXT
+
+# Llama 4's format without tools, as a template would have it.
+FAITHFUL = """\
+{{- bos_token }}
+{%- for message in messages %}
+    {%- set role = 'ipython' if message.role == 'tool' else message.role %}
+    {{- '<|header_start|>' + role + '<|header_end|>\n\n' }}
+    {%- if message.content is string %}
+        {{- message.content }}
+    {%- else %}
+        {%- for part in message.content %}
+            {{- '<|image|>' if part.type == 'image' else part.text }}
+        {%- endfor %}
+    {%- endif %}
+    {%- if message.tool_calls %}
+        {{- '<|python_start|>[' }}
+        {%- for call in message.tool_calls %}
+            {{- ('' if loop.first else ', ') + call.function.name }}
+            {{- '(**' + call.function.arguments | tojson + ')' }}
+        {%- endfor %}
+        {{- ']<|python_end|>' }}
+    {%- endif %}
+    {{- '<|eom|>' if message.tool_calls or role == 'ipython' else '<|eot|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|header_start|>assistant<|header_end|>\n\n' }}
+{%- endif %}
+"""
+TOKENS = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot|>"}
+
+
+def make(folder=None, source=FAITHFUL):
+    return TemplateFormat(folder, source=source, specials=SPECIALS, tokens=TOKENS)
+
+
+test_a_faithful_template_conforms = conformance_tests("chat_formats", "faithful", target=make)
+
+
+def render(source, content="x", **settings):
+    return make(source=source).render([Message("user", content)], **settings)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**TOKENS, "eos_token": {"content": "<|eot|>"}, "chat_template": FAITHFUL})
+    )
+    added = [{"content": name, "id": 256 + i} for i, name in enumerate(SPECIALS)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    return tmp_path
+
+
+def test_is_read_from_the_folder(folder):
+    messages = [Message("user", ["Hi", Image()])]
+    form = TemplateFormat(folder)
+    assert form.stops == ("<|eot|>", "<|eom|>")
+    assert form.render(messages).images == (Image(),)
+    assert form.render(messages).text == Llama4Format().render(messages).text
+    (folder / "chat_template.jinja").write_text("{{ messages[0].role }}")
+    assert TemplateFormat(folder).render([Message("user", "x")]).text == "user"
+
+
+def test_of_several_the_default_is_taken(folder):
+    several = [{"name": "rag", "template": "no"}, {"name": "default", "template": "yes"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": several}))
+    assert TemplateFormat(folder).render([]).text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{}", "no template"), ("[", "cannot be read"), ('{"chat_template": 3}', "is a int")],
+)
+def test_folders_without_one_say_so(tmp_path, content, words):
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(ChatError, match=words):
+        TemplateFormat(tmp_path)
+
+
+def test_without_jinja2_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "llama4_core.chat.sandbox", raising=False)
+    with pytest.raises(ChatError, match=r"llama4-core\[templates\]"):
+        __import__("llama4_core.chat.sandbox")
+
+
+@given(TEXT, TEXT)
+def test_content_comes_back_unchanged(one, two):
+    messages = [Message("user", one), Message("assistant", two, [ToolCall("f", {"a": one})])]
+    assert make().parse(make().render(messages)) == messages
+
+
+@given(st.sampled_from([" | tojson", " | tojson(ensure_ascii=True)", " | trim", " | upper"]), TEXT)
+def test_the_mark_never_shows(way, text):
+    got = render("{{ messages[0].content" + way + " }}", text).text
+    plain = text.replace("\ue000", "")
+    expected = {
+        " | tojson": json.dumps(text, ensure_ascii=False),
+        " | tojson(ensure_ascii=True)": json.dumps(text),
+        " | trim": text.strip(),
+        " | upper": text.upper(),
+    }[way]
+    assert got == expected, plain
+
+
+def test_tools_and_the_date_reach_the_template():
+    source = "{{ tools[0].function.name }} {{ strftime_now('%Y') | length }}"
+    tool = {"type": "function", "function": {"name": "<|eot|>"}}
+    rendered = render(source, tools=[tool])
+    assert rendered.segments == ("<|eot|> 4",)
+    assert render("{{ tools is none }}").text == "True"
+
+
+def test_a_lost_image_is_an_error():
+    with pytest.raises(ChatError, match="0 of 1 images"):
+        make(source="{{ messages[0].role }}").render([Message("user", [Image()])])
+    # One that a user spells is no image.
+    assert render("{{ messages[0].content }}", "<|image|>").segments == ("<|image|>",)
+
+
+def test_generation_blocks_are_their_content():
+    assert render("a{% generation %}b{% endgeneration %}c").text == "abc"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ raise_exception('no system') }}", "no system"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "Security"),
+        ("{{ messages.append(1) }}", "Security"),
+        ("{{ ''|attr('__class__') }}", "Security|Undefined"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "Undefined"),
+        ("{{ self.__init__.__globals__ }}", "Security"),
+        ("{{ range.__self__ }}", "Security"),
+        ("{{ strftime_now.__globals__ }}", "Security"),
+        ("{{ raise_exception.__globals__ }}", "Security"),
+        ("{% include 'other' %}", "cannot be applied"),
+        ("{% import '/etc/passwd' as x %}", "cannot be applied"),
+        ("{{ 'x' * 1000000000 }}", "repetition"),
+        ("{{ 1000000000 * [1] }}", "repetition"),
+        ("{{ 9 ** 999999999 }}", "not available"),
+        ("{{ '%1000000000d' % 1 }}", "not available"),
+        ("{{ '{:1000000000}'.format(1) }}", "Security"),
+        ("{{ 'x'.ljust(1000000000) }}", "Security"),
+        ("{{ [1] | tojson(indent=1000000000) }}", "indent"),
+        ("{% for i in range(2000000) %}{% endfor %}", "steps"),
+        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "steps"),
+        ("{% for i in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", "characters"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "Recursion"),
+    ],
+)
+def test_the_sandbox_holds(source, words):
+    with pytest.raises(ChatError, match=words):
+        render(source)
+
+
+@pytest.mark.parametrize("source", ["{% for %}", "{{ 'x' | center(9) }}", "x" * (MAX_TEMPLATE + 1)])
+def test_bad_templates_are_refused_at_once(source):
+    with pytest.raises(ChatError, match="template"):
+        make(source=source)
+
+
+def test_other_formats_are_rendered_but_not_parsed():
+    form = TemplateFormat(source="[INST] {{ messages[0].content }} [/INST]", specials=["[INST]"])
+    rendered = form.render([Message("user", "a [INST] b")])
+    assert rendered.segments[1:] == (" a [INST] b [/INST]",)
+    assert isinstance(rendered, Rendered)
+    with pytest.raises(ChatError, match="a message begins with"):
+        form.parse(rendered)
