@@ -337,6 +337,7 @@ def steps_leave_weights(subject: Subject, case: RouterCase) -> None:
 @check(
     why="a balancing rule with the wrong sign runs, and sends every token to one expert",
     cases=cases("plain", least=7),
+    examples=6,
 )
 def steps_relieve_the_loaded(subject: Subject, case: RouterCase) -> None:
     """An expert that is told to be overloaded, 2,000 times, gets fewer tokens (if steps count)."""
