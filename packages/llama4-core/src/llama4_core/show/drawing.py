@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def levels(values: Sequence[float]) -> str:
     """One character per value, as high as its share of the largest; a dot where it is 0."""
     most = max(values, default=0)
     return "".join(
-        _LEVELS[min(int(value / most * len(_LEVELS)), len(_LEVELS) - 1)] if value > 0 else "·"
+        _LEVELS[math.ceil(value / most * len(_LEVELS)) - 1] if value > 0 else "·"
         for value in values
     )
 
