@@ -9,6 +9,7 @@ What still differs by more than the arithmetic of the dtype explains is a fault 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,8 +89,8 @@ class BisectReport:
         return tuple(result for result in self.slots if result.token is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "equal": self.first is None}
+        """Plain values for JSON, None for numbers that are not finite."""
+        return {"equal": self.first is None, **_plain(asdict(self))}
 
 
 def bisect(reference: Recording | Transformer, subject: Transformer, tokens: Any) -> BisectReport:
@@ -152,6 +153,14 @@ def bisect(reference: Recording | Transformer, subject: Transformer, tokens: Any
         missing=tuple(sorted(found.keys() ^ reference.values.keys())),
         **_free(reference, subject),
     )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_layers(reference: Recording, subject: Transformer) -> None:

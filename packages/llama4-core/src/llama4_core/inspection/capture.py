@@ -109,10 +109,11 @@ class Record:
         patch = self._patches[path]
         changed = None if patch is None else patch(value, path)
         if changed is not None:
-            if changed.shape != value.shape or changed.dtype != value.dtype:
+            got = (list(getattr(changed, "shape", ())), getattr(changed, "dtype", type(changed)))
+            if got != (list(value.shape), value.dtype):
                 raise ContextError(
-                    f"the replacement of {path} has shape {list(changed.shape)} and dtype "
-                    f"{changed.dtype}; expected {list(value.shape)} and {value.dtype}"
+                    f"the replacement of {path} has shape {got[0]} and dtype {got[1]}; expected "
+                    f"{list(value.shape)} and {value.dtype}, or None to leave it"
                 )
             value = changed
         self.values[path] = value
@@ -172,7 +173,7 @@ def _input_hook(record: Record, path: str) -> Callable[[nn.Module, Any], Any]:
 def _output_hook(record: Record, path: str) -> Callable[[nn.Module, Any, Any], Any]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Routing):
-            seen = {
+            seen: dict[str, Any] = {
                 name: record.see(f"{path}.{name}", value)
                 for name in _ROUTING
                 if (value := getattr(output, name)) is not None

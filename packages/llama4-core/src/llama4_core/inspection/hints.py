@@ -110,7 +110,7 @@ def _encoding(place: Place) -> str:
             return f"only {who} rotates: one layer has RoPE and the other has none (NoPE phase)"
     pairs = [F.normalize(side.unflatten(-1, (-1, 2)).norm(dim=-1), dim=-1) for side in (a, b)]
     if float((pairs[0] - pairs[1]).abs().max()) < near:
-        differing = _pairs(a, b, near)
+        differing = _pairs(a, b, near / 10 if place.dtype == "float32" else near / 2)
         slow = bool(differing.any()) and not bool(differing[0])
         return (
             f"pairs {_listed(differing)} turn at another speed: "
@@ -125,10 +125,10 @@ def _bend(a: Tensor, b: Tensor) -> float:
     return float((F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).norm(dim=-1).max())
 
 
-def _pairs(a: Tensor, b: Tensor, near: float) -> Tensor:
+def _pairs(a: Tensor, b: Tensor, rounding: float) -> Tensor:
     """``[K / 2]``: pairs that differ by more than rounding, measured against whole heads."""
     gap = F.normalize(a, dim=-1) - F.normalize(b, dim=-1)
-    return gap.unflatten(-1, (-1, 2)).norm(dim=-1).flatten(0, 1).amax(0) > near / 10
+    return gap.unflatten(-1, (-1, 2)).norm(dim=-1).flatten(0, 1).amax(0) > rounding
 
 
 def _listed(which: Tensor) -> str:

@@ -136,7 +136,8 @@ def _turned(
     layer, part = split(path)
     if layer is None or not part.startswith("attention.variant."):
         return values
-    rotary = getattr(model.layers[layer].attention.variant, "rotary", None)
+    variant = model.get_submodule(path.rpartition(".")[0])
+    rotary = getattr(variant, "rotary", None)
     if not isinstance(rotary, Rotary) or rotary.modulo is None:
         return values
     starts = positions - positions % rotary.modulo

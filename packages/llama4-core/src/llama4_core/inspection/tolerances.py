@@ -10,10 +10,13 @@ from torch import Tensor
 #   each     one or two operations per number (norms, rotations, sums of two)
 #   product  one matrix product, whose sum may be taken in another order
 #   mixed    products around a softmax or a SwiGLU, with roundings in between
-# float32 (unit roundoff 6e-8): measured over equal pairs at most 2e-7, 4e-7 and 2e-6; the smallest
-# bug known, a norm's eps of 1e-6 for 1e-5 on inputs of size 1, is 4.5e-6. bfloat16 (4e-3 from one
-# number to the next): two to four roundings, in attention those of the scores besides, which the
-# softmax magnifies; weights may have been rounded on one side only.
+# float32 (unit roundoff 6e-8): the equal pairs of tests/test_bisect.py deviate by at most 4e-7, at
+# width 64; sums over 80 times as many terms, or by another device, may deviate by ten times that.
+# The smallest bug known, a norm's eps of 1e-6 for 1e-5 on inputs of size 1, is 4.5e-6, and it
+# shows in norms, which stay exact at every width. bfloat16 (unit roundoff 4e-3), measured against
+# float32 at most 6e-3, 7e-3 and 1.4e-2: two to four roundings, in attention those of the scores
+# besides, which the softmax magnifies; weights may have been rounded on one side only. float16 has
+# three bits more.
 TOLERANCES = {
     "float32": {"each": 1e-6, "product": 1e-5, "mixed": 2e-5},
     "float16": {"each": 2e-3, "product": 3e-3, "mixed": 8e-3},

@@ -70,8 +70,9 @@ class Overrides:
         for other in matching[1:]:
             if not _same(matching[0].value, other.value):
                 raise OverrideError(
-                    f"{self._what}s {matching[0].glob!r} and {other.glob!r} both address {slot}, "
-                    f"with {_shown(matching[0].value)} and {_shown(other.value)}: narrow one of them"
+                    f"{self._what}s {matching[0].glob!r} and {other.glob!r} both address "
+                    f"{slot}, with {_shown(matching[0].value)} and {_shown(other.value)}: narrow "
+                    "one of them"
                 )
         return matching[0] if matching else None
 
