@@ -46,6 +46,9 @@ class Command:
         parser.add_argument(
             "--min-p", type=float, help="keep tokens with this share of the largest probability"
         )
+        parser.add_argument(
+            "--sampler", default="inversion", metavar="NAME", help="what draws the tokens"
+        )
         parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
         parser.add_argument(
             "--stop", action="append", default=[], metavar="TEXT", help="end at TEXT; repeatable"
@@ -100,6 +103,7 @@ class Command:
             top_k=arguments.top_k,
             top_p=arguments.top_p,
             min_p=arguments.min_p,
+            sampler=arguments.sampler,
             seed=arguments.seed,
             stop=arguments.stop,
             ignore_eos=arguments.ignore_eos,

@@ -2,12 +2,21 @@
 
 from llama4_core.generation.generate import GenerativeModel, generate, stream
 from llama4_core.generation.result import Generation, Piece
-from llama4_core.generation.sampling import Sampling, choose, log_probabilities, probabilities
+from llama4_core.generation.sampling import (
+    InversionSampler,
+    Sampler,
+    Sampling,
+    choose,
+    log_probabilities,
+    probabilities,
+)
 
 __all__ = [
     "Generation",
     "GenerativeModel",
+    "InversionSampler",
     "Piece",
+    "Sampler",
     "Sampling",
     "choose",
     "generate",

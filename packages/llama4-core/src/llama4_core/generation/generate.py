@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from llama4_core.errors import GenerationError
+from llama4_core.errors import ComponentError, GenerationError
 from llama4_core.generation.prompts import Prompt, is_batch, read_prompt
 from llama4_core.generation.result import Piece
 from llama4_core.generation.rows import Ending, Row
-from llama4_core.generation.sampling import Sampling, choose, log_probabilities
+from llama4_core.generation.sampling import Sampler, Sampling, log_probabilities
 from llama4_core.generation.stops import CONTEXT, LENGTH, stop_strings
+from llama4_core.plugins.catalogue import catalogue
 from llama4_core.specs import ModelSpec
 from llama4_core.tokenizers.tokenizer import Tokenizer
 
@@ -69,7 +70,8 @@ class _Request:
     """A checked call of ``generate``."""
 
     rows: tuple[Row, ...]
-    sampling: Sampling
+    sampler: Sampler
+    greedy: bool
     logprobs: int | None
     prefill_chunk: int | None
     progress: Progress | None
@@ -92,6 +94,7 @@ def generate(
     prefill_chunk: int | None = None,
     progress: Progress | None = None,
     cache: Any = "auto",
+    sampler: Any = "inversion",
 ) -> Any:
     """Continues one prompt, or a batch of prompts.
 
@@ -117,6 +120,8 @@ def generate(
             result is the same, the memory is less.
         progress: called as ``progress(done, total)``, in prompt tokens, after each prefill forward.
         cache: what keeps keys and values; passed on to ``model.cached``.
+        sampler: what draws the tokens: a component's name, or a class as
+            :class:`~llama4_core.generation.sampling.Sampler` describes it.
 
     Returns:
         A :class:`~llama4_core.generation.result.Generation`; for a list of prompts a list of them,
@@ -125,6 +130,7 @@ def generate(
     Raises:
         GenerationError: a prompt or a setting cannot be used, or the model produced logits that
             are not numbers.
+        ComponentError: there is no such sampler, or it cannot run here.
     """
     arguments = dict(locals())
     request = _read(**arguments)
@@ -150,6 +156,7 @@ def stream(
     prefill_chunk: int | None = None,
     progress: Progress | None = None,
     cache: Any = "auto",
+    sampler: Any = "inversion",
 ) -> Iterator[Piece]:
     """As :func:`generate`, piece by piece while the model runs.
 
@@ -246,9 +253,8 @@ def _sample(
     with torch.inference_mode():
         logits = model.project(hidden)
         # Drawn on the host, so that a seed means the same on every device.
-        greedy = request.sampling.temperature == 0
-        numbers = [0.0 if greedy else row.uniform() for row in rows]
-        chosen = choose(logits, request.sampling, torch.tensor(numbers, dtype=torch.float64))
+        numbers = [0.0 if request.greedy else row.uniform() for row in rows]
+        chosen = request.sampler.choose(logits, torch.tensor(numbers, dtype=torch.float64))
         if request.logprobs is not None:
             own, ids, values = log_probabilities(logits, chosen, request.logprobs)
             for row, one, row_ids, row_values in zip(
@@ -281,6 +287,7 @@ def _read(
     prefill_chunk: int | None,
     progress: Progress | None,
     cache: Any,
+    sampler: Any,
 ) -> _Request:
     """Checks everything that can be checked before the model runs."""
     sampling = Sampling(temperature, top_k, top_p, min_p)
@@ -319,7 +326,18 @@ def _read(
         if room == 0:
             row.end_without_room()
         rows.append(row)
-    return _Request(tuple(rows), sampling, logprobs, prefill_chunk, progress, cache)
+    make = _sampler(sampler) if isinstance(sampler, str) else sampler
+    greedy = sampling.temperature == 0
+    return _Request(tuple(rows), make(sampling), greedy, logprobs, prefill_chunk, progress, cache)
+
+
+def _sampler(name: str) -> Callable[[Sampling], Sampler]:
+    """What builds the sampler called ``name``."""
+    entry = catalogue().find("samplers", name)
+    reason = entry.component.refusal(None)
+    if reason:
+        raise ComponentError(f"sampler {name!r} {reason}")
+    return entry.component.build
 
 
 def _seeds(seed: int | Sequence[int], prompts: int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -70,6 +71,53 @@ class Sampling:
             raise GenerationError(
                 f"min_p is {self.min_p!r}; expected a number from 0 to 1, or None for all"
             )
+
+
+class Sampler(Protocol):
+    """Draws tokens. Built as ``target(sampling)``; keeps nothing from one call to the next.
+
+    The distribution is the one that :class:`Sampling` documents; how it is computed and drawn from
+    is the sampler's own affair. A temperature of 0 gives the largest logit, the lowest id among
+    equals.
+    """
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The distribution ``[B, V]`` (float64) of the next tokens, given ``logits [B, V]``.
+
+        Raises:
+            GenerationError: a row holds NaN or +inf, or forbids every token.
+        """
+
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """One token id per row, ``[B]`` int64.
+
+        Args:
+            logits: ``[B, V]`` float32; ``-inf`` marks a forbidden token.
+            uniforms: ``[B]`` float64 in ``[0, 1)`` on the host, the only source of chance; unused
+                when greedy. A row's token depends on its own logits and its own number alone.
+
+        Raises:
+            GenerationError: as :meth:`probabilities`.
+        """
+
+
+class InversionSampler:
+    """Inverts the cumulative distribution: :func:`probabilities` and :func:`choose` as an object.
+
+    Args:
+        sampling: how to draw.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """See :func:`probabilities`."""
+        return probabilities(logits, self._sampling)
+
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """See :func:`choose`."""
+        return choose(logits, self._sampling, uniforms)
 
 
 def weights(logits: Tensor, sampling: Sampling) -> Tensor:

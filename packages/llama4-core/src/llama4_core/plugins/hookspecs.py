@@ -56,6 +56,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("checkpoint_formats", "checkpoint_format", "llama4-core"),
         Socket("chat_formats", "chat_format", "llama4-core"),
         Socket("tool_parsers", "tool_parser", "llama4-core"),
+        Socket("samplers", "sampler", "llama4-core"),
         Socket("models", "model", "llama4-core"),
         Socket("commands", "command", "llama4-core"),
         Socket("routers", "router", "llama4-moe"),
@@ -135,6 +136,13 @@ class Hooks:
 
         Target: built as ``target(known=None)`` for each message, with the names of the tools on
         offer; llama4_core.chat.tools.ToolParser.
+        """
+
+    @hookspec
+    def llama4_samplers(self) -> Iterable[Component]:
+        """How a token is drawn from logits.
+
+        Target: built as ``target(sampling)``; llama4_core.generation.sampling.Sampler.
         """
 
     @hookspec
