@@ -80,7 +80,7 @@ def test_specials_in_text_stay_text():
 
 
 def test_a_tokenizer_without_the_specials_is_refused():
-    with pytest.raises(ChatError, match="begin_of_text.*'template'"):
+    with pytest.raises(ChatError, match=r"begin_of_text.*'template'"):
         encode(FORM.render([Message("user", "x")]), ByteTokenizer(["<s>"]))
 
 

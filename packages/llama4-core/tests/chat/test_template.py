@@ -141,12 +141,12 @@ def test_generation_blocks_are_their_content():
         ("{{ raise_exception('no system') }}", "no system"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "Security"),
         ("{{ messages.append(1) }}", "Security"),
-        ("{{ ''|attr('__class__') }}", "Security|Undefined"),
+        ("{{ (''|attr('__class__')).x }}", "Security|Undefined"),
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "Undefined"),
         ("{{ self.__init__.__globals__ }}", "Security"),
-        ("{{ range.__self__ }}", "Security"),
-        ("{{ strftime_now.__globals__ }}", "Security"),
-        ("{{ raise_exception.__globals__ }}", "Security"),
+        ("{{ range.__self__.x }}", "Security"),
+        ("{{ strftime_now.__globals__.x }}", "Security"),
+        ("{{ raise_exception.__globals__.x }}", "Security"),
         ("{% include 'other' %}", "cannot be applied"),
         ("{% import '/etc/passwd' as x %}", "cannot be applied"),
         ("{{ 'x' * 1000000000 }}", "repetition"),
@@ -180,3 +180,24 @@ def test_other_formats_are_rendered_but_not_parsed():
     assert isinstance(rendered, Rendered)
     with pytest.raises(ChatError, match="a message begins with"):
         form.parse(rendered)
+
+
+def test_renders_as_transformers_does():
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [
+        {"role": "system", "content": " Be <brief>. "},
+        {"role": "user", "content": "é\n"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"type": "function", "function": {"name": "f", "arguments": {"a": "<b>"}}}
+            ],
+        },
+        {"role": "tool", "content": "42"},
+    ]
+    (expected,), _ = render_jinja_template(
+        [messages], chat_template=FAITHFUL, add_generation_prompt=True, **TOKENS
+    )
+    assert make().render(messages).text == expected

@@ -64,21 +64,56 @@ def chat(
         ComponentError: no such chat format or tool parser.
         GenerationError: a setting cannot be used, or the conversation is too long.
     """
-    tokenizer: Tokenizer | None = model.tokenizer
-    if tokenizer is None:
-        raise ChatError(
-            "the model has no tokenizer, which chatting needs; load a folder that holds a "
-            "tokenizer.json, or use generate() with token ids"
-        )
-    if isinstance(messages, str):
-        messages = [Message("user", messages)]
-    form = find_format(chat_format, getattr(model, "folder", None))
-    rendered = form.render(from_openai(messages), tools)
-    prompt = form.encode(rendered, tokenizer, expand=expand)
-    stops = {tokenizer.specials[name] for name in form.stops if name in tokenizer.specials}
-    generation = generate(model, prompt, stop_tokens=stops | set(stop_tokens), **settings)
-    parser = find_parser(tool_parser, tools) if tools else None
-    return Reply(reply_message(generation, tokenizer, parser), generation)
+    turn = Turn.prepare(model, messages, tools, chat_format, tool_parser, expand)
+    stops = turn.stops | set(stop_tokens)
+    return turn.reply(generate(model, turn.prompt, stop_tokens=stops, **settings))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A conversation made ready for one reply: for callers that stream.
+
+    Attributes:
+        prompt: token ids, the assistant's header included.
+        stops: ids that end the reply.
+        tokenizer: of the model.
+        parser: of tool calls, or None when there are no tools.
+    """
+
+    prompt: list[int]
+    stops: set[int]
+    tokenizer: Tokenizer
+    parser: ToolParser | None
+
+    @classmethod
+    def prepare(
+        cls,
+        model: Any,
+        messages: str | Messages,
+        tools: Tools = (),
+        chat_format: str | ChatFormat = "llama4",
+        tool_parser: str | ToolParser = "auto",
+        expand: Expand | None = None,
+    ) -> Turn:
+        """Renders and encodes; arguments and errors as :func:`chat`."""
+        tokenizer: Tokenizer | None = model.tokenizer
+        if tokenizer is None:
+            raise ChatError(
+                "the model has no tokenizer, which chatting needs; load a folder that holds a "
+                "tokenizer.json, or use generate() with token ids"
+            )
+        if isinstance(messages, str):
+            messages = [Message("user", messages)]
+        form = find_format(chat_format, getattr(model, "folder", None))
+        rendered = form.render(from_openai(messages), tools)
+        prompt = form.encode(rendered, tokenizer, expand=expand)
+        stops = {tokenizer.specials[name] for name in form.stops if name in tokenizer.specials}
+        parser = find_parser(tool_parser, tools) if tools else None
+        return cls(list(prompt), stops, tokenizer, parser)
+
+    def reply(self, generation: Generation) -> Reply:
+        """Reads what was generated."""
+        return Reply(reply_message(generation, self.tokenizer, self.parser), generation)
 
 
 def find_format(chosen: str | ChatFormat, folder: Path | None) -> ChatFormat:
