@@ -119,6 +119,7 @@ def test_values(written, value):
         (call,) = read(f"[f(a={written})]")
         assert call.arguments == {"a": value}
         assert type(call.arguments["a"]) is type(value)
+        assert read_calls(CallParser(), list(f"[f(a={written})]")) == [call]
 
 
 @pytest.mark.parametrize("written", ['"\\ud800"', "'\\ud800'", "'\\U00110000'", "'\\x4'", "'\\u'"])
