@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
-from figures import numbers  # noqa: E402 - found beside this file
+from figures import numbers
 
 project = "Llama 4 toolkit"
 author = "the contributors"
