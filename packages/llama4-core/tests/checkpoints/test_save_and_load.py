@@ -181,15 +181,16 @@ def test_random_weights_are_drawn_by_seed_for_a_folder_or_a_name(tmp_path, model
     ("name", "settings", "words"),
     [
         ("scout", {}, "scout is a shape, not weights.*--random SEED"),
-        ("scuot", {}, "neither a folder nor a known model; did you mean 'scout'"),
-        ("some-org/some-model", {}, "hf download some-org/some-model"),
+        ("scuot", {}, "neither a folder, a known model nor a repository.*did you mean 'scout'"),
+        ("some-org/some-model", {}, "HF_HUB_OFFLINE forbids the network"),
         ("scout", {"quantize": "int4"}, "quantize is 'int4', but no quantiser"),
         ("scout", {"adapters": ["lora"]}, r"adapters are \['lora'\]"),
         ("scout", {"dtype": "bf16"}, "dtype is 'bf16'; expected 'auto' or one of float32"),
         (__file__, {}, "is a file; expected the folder"),
     ],
 )
-def test_what_cannot_be_loaded_says_what_to_do(name, settings, words):
+def test_what_cannot_be_loaded_says_what_to_do(name, settings, words, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointError, match=words):
         l4.load(name, **settings)
 

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from llama4_core.assembly.assemble import DTYPES, assemble
-from llama4_core.checkpoints.formats import CheckpointFormat, detect
+from llama4_core.checkpoints.formats import CheckpointFormat, checkpoint_format, detect
 from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
 from llama4_core.errors import CheckpointError
+from llama4_core.hub.resolve import folder_of
+from llama4_core.hub.settings import repo_of
+from llama4_core.hub.web import NotThereError
 from llama4_core.model.initialise import initialise
 from llama4_core.model.transformer import Transformer
 from llama4_core.plugins.catalogue import Catalogue, catalogue
@@ -35,15 +38,21 @@ def load(
     *,
     random: int | None = None,
     plugins: Sequence[str | Path] = (),
+    revision: str | None = None,
+    format: str | None = None,  # noqa: A002 - the public name of the argument
 ) -> Transformer:
-    """Loads a model: a checkpoint folder in any installed format, or a model's name.
+    """Loads a model: a checkpoint folder in any installed format, a model's name, or a repository.
+
+    A repository (``org/name``) is taken from the local Hugging Face cache when it is complete
+    there, without any network, and is downloaded into it otherwise; no code of it is ever run.
 
     The model is assembled on the meta device and the mapped files are assigned to it, so with
     ``dtype="auto"`` on a CPU nothing is read before it is used. The mapping is private: training
     the model never writes into the files.
 
     Args:
-        path_or_name: a folder, or the name of a model that ships with its weights.
+        path_or_name: a folder, the name of a model that ships with its weights, or a repository of
+            the Hugging Face Hub: ``org/name`` or ``org/name@revision``.
         dtype: "auto" keeps what is stored; or "float32", "bfloat16", "float16", "float64".
         device: where the weights go.
         overrides: slot path globs -> component names or objects.
@@ -51,6 +60,9 @@ def load(
         adapters: no adapter format exists yet; anything is refused.
         random: a seed: take only the description and draw the weights.
         plugins: the user's own plugin files.
+        revision: branch, tag or commit of a repository; "main" if it is not said.
+        format: of the folder; None finds out, except that "meta" has to be asked for, as its files
+            are pickle (nothing in them is ever run).
 
     Returns:
         The model, with its tokenizer if the folder has one. Weights that no installed package uses
@@ -73,7 +85,8 @@ def load(
         )
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
-    found = resolve(path_or_name, catalogue().with_local(*plugins) if plugins else None)
+    known = catalogue().with_local(*plugins) if plugins else None
+    found = resolve(path_or_name, known, revision=revision)
     settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}
     if isinstance(found, ModelSpec):
         if random is None:
@@ -82,7 +95,7 @@ def load(
                 "or draw random weights with random=SEED (--random SEED)"
             )
         return _drawn(found, dtype, device, random, settings)
-    form = detect(found)
+    form = detect(found) if format is None else checkpoint_format(format)
     spec = form.read_spec(found)
     if random is not None:
         model = _drawn(spec, dtype, device, random, settings)
@@ -93,35 +106,51 @@ def load(
     return model
 
 
-def resolve(path_or_name: str | Path, known: Catalogue | None = None) -> Path | ModelSpec:
-    """The folder or the shape that is meant; a folder wins over a model of the same name.
+def resolve(
+    path_or_name: str | Path, known: Catalogue | None = None, *, revision: str | None = None
+) -> Path | ModelSpec:
+    """The folder or the shape that is meant.
+
+    A folder wins over a model of the same name, and that over a repository.
 
     Raises:
-        CheckpointError: there is neither.
+        CheckpointError: there is none of the three, or the repository cannot be had.
     """
     path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return path
+    name = str(path_or_name)
+    local = path.is_dir()
     if path.is_file():
         raise CheckpointError(f"{path}: is a file; expected the folder that holds the checkpoint")
-    name = str(path_or_name)
     known = known or catalogue()
-    names = [entry.name for entry in known.components("models")]
+    entries = known.components("models")
+    names = [entry.name for entry in entries]
+    every = {*names, *(entry.full_name for entry in entries)}
     base = name.removesuffix("-text")
-    if name.rpartition("/")[2] in names or base in names:
-        built = known.find("models", base if base in names else name).component.build()
+    if (local or name in every or base in every) and revision is not None:
+        what = "a folder" if local else "a model that is installed"
+        raise CheckpointError(
+            f"{name}: is {what}, which has no revision {revision!r}; leave it out"
+        )
+    if local:
+        return path
+    if name in every or base in every:
+        built = known.find("models", base if base in every else name).component.build()
         if isinstance(built, ModelSpec):
             return built if base == name else replace(built.text_only(), name=name)
         return Path(built)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        raise CheckpointError(
-            f"{name}: no such folder; if it is a repository of the Hugging Face Hub, download it "
-            f"first (hf download {name} --local-dir FOLDER) and load the folder"
-        )
+    repo = repo_of(name, revision)
+    if repo is not None:
+        try:
+            return folder_of(repo)
+        except NotThereError as error:
+            raise CheckpointError(
+                f"{name}: no such folder here, and on the Hub: {error}"
+            ) from error
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise CheckpointError(
-        f"{name}: neither a folder nor a known model; {hint}known models are {', '.join(names)}"
+        f"{name}: neither a folder, a known model nor a repository (org/name); {hint}known models "
+        f"are {', '.join(names)}"
     )
 
 

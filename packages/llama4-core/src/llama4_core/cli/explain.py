@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama4_core.cli.output import (
@@ -21,7 +22,9 @@ class Command:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("model", help="name of a model (see llama4 models) or a folder")
+        parser.add_argument(
+            "model", help="name of a model (see llama4 models), a folder or a repository"
+        )
         parser.add_argument("--dtype", help="what the model would run in, e.g. bfloat16")
         add_override_options(parser)
         add_json_option(parser)
@@ -49,10 +52,19 @@ def _spec(arguments: argparse.Namespace) -> ModelSpec:
     from llama4_core.assembly.assemble import find_spec
     from llama4_core.checkpoints.formats import detect
     from llama4_core.checkpoints.load import resolve
+    from llama4_core.hub.remote import RemoteCheckpoint
+    from llama4_core.hub.resolve import cached
+    from llama4_core.hub.settings import repo_of
     from llama4_core.specs.model import ModelSpec
 
     known = catalogue_of(arguments)
     if arguments.model in {entry.name for entry in known.components("models")}:
         return find_spec(arguments.model, known)
+    installed = {entry.full_name for entry in known.components("models")}
+    local = Path(arguments.model).exists() or arguments.model in installed
+    repo = None if local else repo_of(arguments.model)
+    if repo is not None and cached(repo) is None:
+        # A description is a few kilobytes; nobody downloads the weights to have it explained.
+        return RemoteCheckpoint(arguments.model).spec
     found = resolve(arguments.model)
     return found if isinstance(found, ModelSpec) else detect(found).read_spec(found)

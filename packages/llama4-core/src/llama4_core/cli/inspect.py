@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama4_core.cli.output import (
     add_json_option,
@@ -14,9 +14,15 @@ from llama4_core.cli.output import (
     print_json,
     table,
 )
+from llama4_core.errors import CheckpointError
+from llama4_core.hub.resolve import cached
+from llama4_core.hub.settings import is_address, repo_of
 from llama4_core.specs.accounting import Accounting, account
 from llama4_core.specs.find import spec_from_path
 from llama4_core.specs.model import AttentionSpec, ModelSpec, MoESpec
+
+if TYPE_CHECKING:
+    from llama4_core.hub.remote import RemoteCheckpoint
 
 _GIB = 2**30
 _LABELS = {8192: "8K", 131_072: "128K", 1_048_576: "1M", 10_485_760: "10M"}
@@ -35,8 +41,16 @@ class Command:
         parser.add_argument(
             "model",
             help="a name (see llama4 models; NAME-text is its text model alone), a folder, or a "
-            "config.json, params.json or .toml file",
+            "config.json, params.json or .toml file, or a repository org/name[@revision] or the "
+            "http address of a folder: what is not in the local cache is read by range, without "
+            "its weights",
         )
+        parser.add_argument(
+            "--remote",
+            action="store_true",
+            help="read a repository over the network even if it is in the local cache",
+        )
+        parser.add_argument("--revision", help="branch, tag or commit of a repository")
         parser.add_argument(
             "--max-positions",
             type=int,
@@ -49,19 +63,81 @@ class Command:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints the report."""
-        spec = _find(arguments)
+        remote = _remote(arguments)
+        spec = _find(arguments) if remote is None else remote.spec
+        stored = None if remote is None else _stored(remote)
         costs = account(spec)
         if arguments.json:
-            print_json(_plain(spec, costs))
+            plain = _plain(spec, costs)
+            print_json(plain if stored is None else {**plain, "remote": stored})
         else:
             print(_report(spec, costs))
+            if stored is not None:
+                print(_report_stored(stored))
         return 0
+
+
+def _remote(arguments: argparse.Namespace) -> RemoteCheckpoint | None:
+    """The checkpoint to read by range, if one is meant; what is here wins over what is there."""
+    name: str = arguments.model
+    repo = None if is_address(name) else repo_of(name, arguments.revision)
+    here = repo is not None and (Path(name).exists() or _is_installed(arguments))
+    if here or (repo is None and not is_address(name)):
+        if arguments.remote or arguments.revision is not None:
+            option = "--remote" if arguments.remote else "--revision"
+            raise CheckpointError(
+                f"{name}: is not a repository (org/name) of the Hub; leave {option} out"
+            )
+        return None
+    if repo is not None and not arguments.remote and cached(repo) is not None:
+        return None
+    from llama4_core.hub.remote import RemoteCheckpoint
+
+    return RemoteCheckpoint(name, arguments.revision, max_positions=arguments.max_positions)
+
+
+def _is_installed(arguments: argparse.Namespace) -> bool:
+    name: str = arguments.model.removesuffix("-text")
+    return name in {entry.full_name for entry in catalogue_of(arguments).components("models")}
+
+
+def _stored(remote: RemoteCheckpoint) -> dict[str, Any]:
+    """What the headers say, after comparing them with the description."""
+    if remote.description == "params.json":
+        return {"place": remote.name, "files": 0, "bytes_read": remote.received}
+    remote.check()
+    entries = [entry for header in remote.headers.values() for entry in header.entries.values()]
+    dtypes = Counter(str(entry.dtype).removeprefix("torch.") for entry in entries)
+    return {
+        "place": remote.name,
+        "files": len(remote.headers),
+        "bytes": remote.nbytes,
+        "tensors": len(entries),
+        "dtypes": dict(dtypes),
+        "bytes_read": remote.received,
+    }
+
+
+def _report_stored(stored: dict[str, Any]) -> str:
+    lines = ["", f"stored at {stored['place']}"]
+    if stored["files"]:
+        dtypes = ", ".join(f"{count} {name}" for name, count in stored["dtypes"].items())
+        size = f"{stored['files']} files, {stored['bytes'] / 1e9:.4g} GB"
+        lines.append(f"  {size}; {stored['tensors']} tensors ({dtypes}), as described")
+    else:
+        lines.append("  weights in Meta's format: pickle files, which are not read by range")
+    lines.append(f"  read by range: {stored['bytes_read']:,} bytes; no weights were downloaded")
+    return "\n".join(lines)
 
 
 def _find(arguments: argparse.Namespace) -> ModelSpec:
     name: str = arguments.model
     if Path(name).exists():
         return spec_from_path(name, max_positions=arguments.max_positions)
+    repo = None if _is_installed(arguments) else repo_of(name, arguments.revision)
+    folder = None if repo is None else cached(repo)
+    if folder is not None:
+        return spec_from_path(folder, max_positions=arguments.max_positions)
     known = catalogue_of(arguments)
     text_only = name.endswith("-text")
     found = known.find("models", name.removesuffix("-text") if text_only else name)
