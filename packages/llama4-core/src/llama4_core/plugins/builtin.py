@@ -218,6 +218,7 @@ def llama4_commands() -> Iterable[Component]:
     yield Component("models", f"{cli}.models:Command", "list the models that have a name here")
     yield Component("explain", f"{cli}.explain:Command", "say what would run in a model, and why")
     yield Component("generate", f"{cli}.generate:Command", "continue a text")
+    yield Component("chat", f"{cli}.chat:Command", "talk with a model, and keep the conversation")
     yield Component(
         "inspect", f"{cli}.inspect:Command", "count a model: parameters, bytes, cache per user"
     )

@@ -1,0 +1,180 @@
+"""``llama4 chat MODEL``: a conversation in the terminal, kept in a file when asked to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama4_core.cli.output import add_override_options, overrides_of
+from llama4_core.errors import ChatError
+
+if TYPE_CHECKING:
+    from llama4_core.chat.session import Replying, Session
+
+RESULT = "/result "
+END = "/exit"
+
+
+class Command:
+    """Chats."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options."""
+        parser.add_argument("model", help="a checkpoint folder, or a model's name")
+        parser.add_argument(
+            "--session",
+            type=Path,
+            metavar="FILE",
+            help="keep the conversation; resume if it exists",
+        )
+        parser.add_argument("--system", metavar="TEXT", help="the system message of a new session")
+        parser.add_argument(
+            "--tools", type=Path, metavar="FILE", help="JSON list of tools of a new session"
+        )
+        parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default 256)")
+        parser.add_argument("--temperature", type=float, help="0 is greedy, the default")
+        parser.add_argument("--top-k", type=int, help="keep the k most probable tokens")
+        parser.add_argument(
+            "--top-p", type=float, help="keep the fewest tokens of this probability"
+        )
+        parser.add_argument("--min-p", type=float, help="keep tokens of this share of the largest")
+        parser.add_argument("--seed", type=int, help="of the random numbers (default 0)")
+        parser.add_argument(
+            "--format",
+            default="llama4",
+            help="chat format: llama4 (default), or template for the checkpoint's own",
+        )
+        parser.add_argument("--dtype", default="auto", help="auto (as stored), float32, bfloat16")
+        parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
+        parser.add_argument("--json", action="store_true", help="one JSON object per reply")
+        add_override_options(parser)
+        parser.epilog = (
+            "Type a message and Enter. '/result TEXT' answers a tool call, '/exit' or the end of\n"
+            "the input leaves, Ctrl-C stops a reply and keeps what was said.\n\n"
+            "examples:\n"
+            '  llama4 chat ./checkpoint --system "Answer briefly." --session talk.json\n'
+            "  echo 'What is a whale?' | llama4 chat ./checkpoint --json"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Talks until the input ends."""
+        session = _session(arguments)
+        from llama4_core import load
+
+        model = load(
+            arguments.model,
+            dtype=arguments.dtype,
+            device=arguments.device,
+            overrides=overrides_of(arguments),
+            plugins=arguments.plugin,
+        )
+        from llama4_core.chat.messages import Message
+
+        if session.messages and not arguments.json:
+            print(f"[{len(session.messages)} messages so far]", file=sys.stderr)
+        while True:
+            line = _read()
+            if line is None or line.strip() == END:
+                return 0
+            if not line.strip():
+                continue
+            if line.startswith(RESULT):
+                session.add(Message("ipython", line[len(RESULT) :]))
+            else:
+                session.add(Message("user", line))
+            _speak(session.reply(model, chat_format=arguments.format), arguments.json)
+
+
+def _session(arguments: argparse.Namespace) -> Session:
+    from llama4_core.chat.messages import Message
+    from llama4_core.chat.session import SETTINGS, Session
+
+    given = {
+        name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None
+    }
+    file: Path | None = arguments.session
+    if file is not None and file.exists():
+        session = Session.read(file)
+        for name, value in (("--system", arguments.system), ("--tools", arguments.tools)):
+            if value is not None:
+                raise ChatError(
+                    f"{file} exists already and {name} belongs to a new session; leave it out, or "
+                    "name another file"
+                )
+        session.settings.update(given)
+        return session
+    session = Session(tools=_tools(arguments.tools), settings=given, file=file)
+    if arguments.system is not None:
+        session.messages.append(Message("system", arguments.system))
+    session.write()
+    return session
+
+
+def _tools(file: Path | None) -> list[dict[str, Any]]:
+    if file is None:
+        return []
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ChatError(f"{file}: cannot be read as a list of tools: {error}") from error
+    if not isinstance(found, list):
+        raise ChatError(f"{file}: holds a {type(found).__name__}; expected a JSON list of tools")
+    return found
+
+
+def _read() -> str | None:
+    """The next line, or None at the end of the input and for Ctrl-C."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _speak(replying: Replying, as_json: bool) -> None:
+    start = time.perf_counter()
+    first, count = start, 0
+    try:
+        for piece in replying:
+            if count == 0:
+                first = time.perf_counter()
+            count += len(piece.tokens)
+            if not as_json:
+                print(piece.text, end="", flush=True)
+    except KeyboardInterrupt:
+        pass  # what was said is kept below
+    finally:
+        reply = replying.finish()
+    elapsed = time.perf_counter() - first
+    rate = (count - 1) / elapsed if count > 1 and elapsed > 0 else None
+    if reply is None:
+        print("[nothing was said]", file=sys.stderr)
+    elif as_json:
+        from llama4_core.chat.openai import to_openai
+
+        print(
+            json.dumps(
+                {
+                    **to_openai([reply.message])[0],
+                    "stop_reason": reply.generation.stop_reason,
+                    "tokens": count,
+                    "seconds_to_first_token": first - start,
+                    "tokens_per_second": rate,
+                },
+                ensure_ascii=False,
+            ),
+            flush=True,
+        )
+    else:
+        speed = "" if rate is None else f", {rate:.1f} tokens/s"
+        reason = reply.generation.stop_reason.replace("_", " ")
+        calls = "".join(
+            f"\n[calls {call.name}({dict(call.arguments)})]" for call in reply.message.tool_calls
+        )
+        print(
+            f"{calls}\n[{count} tokens, first after {first - start:.2f} s{speed}; {reason}]",
+            file=sys.stderr,
+        )
