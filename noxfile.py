@@ -318,13 +318,19 @@ def alone(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("which", ["previous", "oldest", "newest"])
+def siblings(session: nox.Session, which: str) -> None:
+    """Packages beside siblings of the commit before, and of the oldest and newest release."""
+    helper, place = ROOT / "tools" / "siblings.py", ROOT / "build" / "siblings" / which
+    finish(session, {which: python(session, helper, which, place, *session.posargs)})
+
+
+@nox.session
 def release(session: nox.Session) -> None:
-    """Check and build one distribution: `-- llama4-core`. It uploads nothing."""
-    names = [folder.name for folder in package_folders()]
-    if len(session.posargs) != 1 or session.posargs[0] not in names:
-        session.error(f"say which: nox -s release -- {'|'.join(names)}")
-    name = session.posargs[0]
-    folder = ROOT / "packages" / name
-    finish(session, {"checks": python(session, ROOT / "tools" / "release_checks.py", folder)})
-    build_distributions(session)
-    say(f"{name} is ready in {DIST}.")
+    """Rehearse a release: `-- llama4-core`; `--version X --write`, then `--tag`, make it."""
+    helper, place = ROOT / "tools" / "release.py", ROOT / "build" / "release"
+    if not {"--write", "--help", "-h"} & set(session.posargs):
+        build_distributions(session)
+    name, options = session.posargs[:1], session.posargs[1:]
+    words = [*name, DIST, place, *options] if name else []
+    finish(session, {"release": python(session, helper, *words)})

@@ -1,6 +1,6 @@
 """What must be true of a package before it is built for release.
 
-`python tools/release_checks.py PACKAGE_FOLDER`, run by `nox -s release`. Prints every check and
+`python tools/release_checks.py PACKAGE_FOLDER`, part of `nox -s release`. Prints every check and
 exits 1 when one fails.
 """
 
@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def checks(folder: Path) -> Iterator[tuple[str, bool, str]]:
 
     changelog = (folder / "CHANGELOG.md").read_text()
     what = f"the changelog has a section for {version}"
-    command = f"towncrier build --config packages/{folder.name}/pyproject.toml --version {version}"
+    command = f"python noxfile.py -s release -- {folder.name} --version {version} --write"
     yield what, re.search(rf"^## {re.escape(version)}\b", changelog, re.M) is not None, command
 
     pending = sorted(path.name for path in (folder / "changes").glob("*.md"))
@@ -70,13 +70,18 @@ def checks(folder: Path) -> Iterator[tuple[str, bool, str]]:
         yield what, fits and bounded, "mend the range in pyproject.toml"
 
 
-def main(arguments: list[str]) -> int:
-    """Print each check; return 1 when one fails."""
+def report(results: Iterable[tuple[str, bool, str]]) -> int:
+    """Print each check; return the number of those that fail."""
     failures = 0
-    for what, holds, advice in checks(Path(arguments[0]).resolve()):
+    for what, holds, advice in results:
         print(f"{'ok  ' if holds else 'FAIL'}  {what}" + ("" if holds else f"\n      {advice}"))
         failures += not holds
-    return int(failures > 0)
+    return failures
+
+
+def main(arguments: list[str]) -> int:
+    """Print each check; return 1 when one fails."""
+    return int(report(checks(Path(arguments[0]).resolve())) > 0)
 
 
 if __name__ == "__main__":
