@@ -158,6 +158,8 @@ def test_the_deepest_arguments_go_through_and_deeper_ones_stay_text(write):
     assert read(write(calls)) == calls
     too_deep = "[f(a=" + "[" * MAX_DEPTH + "]" * MAX_DEPTH + ")]"
     assert read(too_deep) == [too_deep]
+    endless = "[f(a=" + "[" * 100_000
+    assert read(endless) == [endless]
     deepest = "[f(a=" + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + ")]"
     assert isinstance(read(deepest)[0], ToolCall)
 
