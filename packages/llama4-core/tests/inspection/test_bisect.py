@@ -10,7 +10,13 @@ import torch
 from llama4_core.errors import CheckpointError, ContextError
 from llama4_core.inspection.bisect import bisect
 from llama4_core.inspection.capture import activations
-from llama4_core.inspection.recording import Recording, record
+from llama4_core.inspection.recording import (
+    Recording,
+    from_document_start,
+    record,
+    to_own_start,
+)
+from llama4_core.inspection.routes import flips_of, same_choice
 from llama4_core.inspection.slots import comparable
 from llama4_core.inspection.tolerances import coarser, deviation, tolerance
 
@@ -156,3 +162,38 @@ def test_tolerances():
     assert q == pytest.approx([1e-6, 1e-6 + 100 * 2**-23])
     assert coarser("float32", "bfloat16") == "bfloat16"
     assert coarser("float64", "float64") == "float32"
+
+
+def test_turning_to_the_documents_start_and_back(build):
+    model, positions = build(), torch.arange(13)
+    path = "layers.0.attention.variant.q"
+    q = torch.randn(13, 4, 8, generator=torch.Generator().manual_seed(0))
+    turned = from_document_start(model, path, q, positions)
+    assert torch.equal(turned[:4], q[:4])  # the first chunk starts where the document does
+    assert not torch.allclose(turned[4:], q[4:], atol=0.1)
+    assert torch.allclose(to_own_start(model, path, turned, positions), q, atol=1e-6)
+    for other in ("layers.2.attention.variant.q", "layers.0.attention.q_proj", "logits"):
+        assert from_document_start(model, other, q, positions) is q
+
+
+def test_a_near_tie_may_flip_and_nothing_else():
+    logits = torch.tensor([[1.0, 1.0001, -1.0], [1.0, 2.0, -1.0], [1.0, 2.0, -1.0]])
+    given = torch.tensor([[1], [1], [1]])
+    own = torch.tensor([[0], [0], [1]])
+    flipped, beyond = flips_of(given, own, logits, torch.full((3,), 1e-4))
+    assert flipped.tolist() == [True, True, False]
+    assert beyond.tolist() == [False, True, False]
+    _, beyond = flips_of(given, own, logits, torch.full((3,), 1e-6))
+    assert beyond.tolist() == [True, True, False]
+    none = torch.tensor([[-1], [1], [1]])
+    assert flips_of(given, none, logits, torch.ones(3))[1].tolist() == [True, False, False]
+    order = flips_of(torch.tensor([[0, 1]]), torch.tensor([[1, 0]]), logits[:1], torch.zeros(1))
+    assert not order[0].any()
+
+
+def test_weights_are_compared_where_the_choice_is_the_same():
+    given = {"experts": torch.tensor([[0, 1], [0, 1]]), "weights": torch.tensor([[0.2, 0.7]] * 2)}
+    own = {"experts": torch.tensor([[1, 0], [0, 2]]), "weights": torch.tensor([[0.7, 0.3]] * 2)}
+    left, right = same_choice(given, own, "weights")
+    assert torch.equal(left, torch.tensor([[0.2, 0.7], [0.0, 0.0]]))
+    assert torch.equal(right, torch.tensor([[0.3, 0.7], [0.0, 0.0]]))

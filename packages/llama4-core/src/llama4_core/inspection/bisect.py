@@ -27,6 +27,7 @@ from llama4_core.inspection.recording import (
     record,
     to_own_start,
 )
+from llama4_core.inspection.routes import flips_of, same_choice
 from llama4_core.inspection.slots import comparable, split
 from llama4_core.inspection.tolerances import coarser, deviation, tolerance
 from llama4_core.model.transformer import Transformer
@@ -132,12 +133,12 @@ def bisect(reference: Recording | Transformer, subject: Transformer, tokens: Any
         given, own = reference.values[path], found[path]
         if path.endswith("router.experts"):
             logits = reference.values.get(path.replace("experts", "logits"))
-            flipped, beyond = _flips(given, own, logits, tolerance(path, dtype, positions))
+            flipped, beyond = flips_of(given, own, logits, tolerance(path, dtype, positions))
             flips[path] = int(flipped.sum())
             off, allowed = beyond.double(), torch.zeros(len(beyond), dtype=torch.float64)
         else:
             if path.endswith("router.weights"):
-                given, own = _same_choice(reference.values, found, path)
+                given, own = same_choice(reference.values, found, path)
             off, allowed = deviation(given, own), tolerance(path, dtype, positions)
         results.append(_result(path, off, allowed, reference.tokens.shape[1]))
     first = next((result for result in results if result.token is not None), None)
@@ -184,44 +185,6 @@ def _result(path: str, off: Tensor, allowed: Tensor, length: int) -> SlotResult:
         token=None if index is None else (index // length, index % length),
         beyond=int(beyond.sum()),
     )
-
-
-def _flips(
-    given: Tensor, own: Tensor, logits: Tensor | None, allowed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Tokens with other experts, and those of them that no near tie explains, ``[N]`` bool.
-
-    A near tie: the logit of every expert that only the subject chose is, within twice what rounding
-    may do to it, as large as the smallest logit that the reference chose.
-    """
-    if given.shape != own.shape:
-        flipped = torch.ones(given.shape[0], dtype=torch.bool)
-        return flipped, flipped
-    flipped = (given.sort(-1).values != own.sort(-1).values).any(-1)
-    if logits is None:
-        return flipped, flipped
-    strange = (own[:, :, None] != given[:, None, :]).all(-1) & (own >= 0)
-    gap = logits.gather(-1, given.clamp(min=0)).amin(-1, keepdim=True) - logits.gather(
-        -1, own.clamp(min=0)
-    )
-    # the logits of all tokens are about as large; see deviation()
-    size = logits.double().square().sum(-1)
-    slack = 2 * allowed * torch.maximum(size, size.mean()).sqrt()
-    lost = (own < 0).sum(-1) != (given < 0).sum(-1)
-    return flipped, flipped & (lost | (strange & (gap > slack[:, None])).any(-1))
-
-
-def _same_choice(
-    reference: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str
-) -> tuple[Tensor, Tensor]:
-    """Weights of both sides in the order of the ids, 0 for tokens whose experts differ."""
-    ids = path.replace("weights", "experts")
-    pair = []
-    for side in (reference, found):
-        order = side[ids].argsort(-1)
-        pair.append((side[ids].gather(-1, order), side[path].gather(-1, order)))
-    same = (pair[0][0] == pair[1][0]).all(-1, keepdim=True)
-    return pair[0][1].where(same, 0.0), pair[1][1].where(same, 0.0)
 
 
 def _place(
