@@ -1,10 +1,14 @@
-"""A small byte-level tokenizer, trained here so that no licensed file is needed."""
+"""Small byte-level tokenizers, trained here so that no licensed file is needed."""
 
 import json
+import random
+from collections import Counter
 
 import pytest
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+
+from llama4_core.tokenizers import write_ranks
 
 SPECIALS = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot|>")
 WORDS = [
@@ -57,3 +61,44 @@ def folder(tmp_path, content):
     settings = {"bos_token": {"content": SPECIALS[0]}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     return tmp_path
+
+
+CORPUS = (
+    "The quick brown fox can't jump over 13 lazy dogs, and the dogs don't mind; they'll sleep. "
+    "Où est le café déjà ouvert ? Привет, мир! 你好，世界。これはテストです。 안녕하세요 🦙🦙 👨\u200d👩\u200d👧 "
+    "def f(x):\n    return {'a': x ** 2}\r\n\t# 1234567\n\n   AAAA aaaa ----==== "
+) * 2
+
+
+def train(size: int) -> tuple[bytes, ...]:
+    """Ranks: the bytes in a mixed order, then the most frequent neighbours, joined."""
+    ranks = [bytes((byte,)) for byte in range(256)]
+    random.Random(0).shuffle(ranks)
+    words = [[bytes((byte,)) for byte in word.encode()] for word in CORPUS.split(" ")]
+    words += [[b" ", *word] for word in words] + [[b" "] * n for n in (2, 3, 8, 40)]
+    while len(ranks) < size:
+        pairs = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        left, right = max(pairs, key=lambda pair: (pairs[pair], pair))
+        if left + right not in ranks:
+            ranks.append(left + right)
+        for word in words:
+            at = 0
+            while at < len(word) - 1:
+                if (word[at], word[at + 1]) == (left, right):
+                    word[at : at + 2] = [left + right]
+                at += 1
+    return tuple(ranks)
+
+
+@pytest.fixture(scope="session")
+def ranks() -> tuple[bytes, ...]:
+    """450 tokens by rank."""
+    return train(450)
+
+
+@pytest.fixture(scope="session")
+def model_file(ranks, tmp_path_factory):
+    """A file as Meta's tokenizer.model."""
+    file = tmp_path_factory.mktemp("meta") / "tokenizer.model"
+    write_ranks(ranks, file)
+    return file

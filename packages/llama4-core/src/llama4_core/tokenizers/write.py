@@ -10,6 +10,7 @@ from typing import Any
 
 from llama4_core.errors import TokenizerError
 from llama4_core.tokenizers.bytelevel import unspelled
+from llama4_core.tokenizers.merges import merges
 from llama4_core.tokenizers.meta import PATTERN, byte_pair_tokenizer
 from llama4_core.tokenizers.ranks import check_bytes
 from llama4_core.tokenizers.specials import BEGIN_OF_TEXT, END_OF_TURN, PAD, SPECIALS
@@ -90,6 +91,8 @@ def ranks_of(text: str, *, source: str = "tokenizer.json") -> tuple[bytes, ...]:
         splits = _patterns(content["pre_tokenizer"])
         merged = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
         order = [model["vocab"][left + right] for left, right in merged]
+        pairs = {(unspelled(left), unspelled(right)) for left, right in merged}
+        changes = content.get("normalizer")
         whole = bool(model.get("ignore_merges"))
         specials = {token["content"]: token["id"] for token in added}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -103,6 +106,10 @@ def ranks_of(text: str, *, source: str = "tokenizer.json") -> tuple[bytes, ...]:
         wrong = f"its {len(specials)} special tokens are not the {len(SPECIALS)} of Llama 4"
     elif splits != [PATTERN]:
         wrong = f"it splits text by {splits!r}, not by the pattern of Llama 4"
+    elif changes is not None:
+        wrong = f"its normalizer {changes!r:.80} changes the text"
+    elif not pairs.issuperset(merges(ranks)):
+        wrong = "some of the merges that its ids mean are missing"
     elif order != sorted(order):
         wrong = "its merges are not in the order of the ids that they make"
     elif not whole:
