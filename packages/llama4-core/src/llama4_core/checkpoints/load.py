@@ -86,7 +86,7 @@ def load(
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
     known = catalogue().with_local(*plugins) if plugins else None
-    found = resolve(path_or_name, known, revision=revision)
+    found = resolve(path_or_name, known, revision=revision, pickles=format == "meta")
     settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}
     if isinstance(found, ModelSpec):
         if random is None:
@@ -107,11 +107,16 @@ def load(
 
 
 def resolve(
-    path_or_name: str | Path, known: Catalogue | None = None, *, revision: str | None = None
+    path_or_name: str | Path,
+    known: Catalogue | None = None,
+    *,
+    revision: str | None = None,
+    pickles: bool = False,
 ) -> Path | ModelSpec:
     """The folder or the shape that is meant.
 
-    A folder wins over a model of the same name, and that over a repository.
+    A folder wins over a model of the same name, and that over a repository, of which ``pickles``
+    takes Meta's files instead of safetensors.
 
     Raises:
         CheckpointError: there is none of the three, or the repository cannot be had.
@@ -141,7 +146,7 @@ def resolve(
     repo = repo_of(name, revision)
     if repo is not None:
         try:
-            return folder_of(repo)
+            return folder_of(repo, pickles=pickles)
         except NotThereError as error:
             raise CheckpointError(
                 f"{name}: no such folder here, and on the Hub: {error}"

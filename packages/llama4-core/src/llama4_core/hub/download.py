@@ -103,7 +103,7 @@ def download(
             f"{repo}: holds no {PICKLES if pickles else WEIGHTS} files"
             + (
                 "; it holds *.pth files, which are pickle: if you trust their source, ask for them "
-                "with llama4_core.hub.resolve.folder_of(repo, pickles=True)"
+                'with format="meta"'
                 if other and not pickles
                 else "; expected a checkpoint at the top of the repository"
             )

@@ -13,12 +13,20 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from llama4_core.checkpoints.keys import check_keys, huggingface_rows, naming_of, native_shapes
-from llama4_core.checkpoints.safetensors_file import MAX_HEADER, NAMES, PAGE, Header, parse_header
+from llama4_core.checkpoints.safetensors_file import (
+    MAX_HEADER,
+    NAMES,
+    PAGE,
+    Entry,
+    Header,
+    parse_header,
+)
 from llama4_core.checkpoints.shards import check_shard
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.resolve import DESCRIPTIONS, INDEX, SINGLE, Progress, indexed
@@ -89,6 +97,21 @@ class RemoteCheckpoint:
         if self._commit is None and commit is not None and is_commit(commit):
             self._commit = commit
         return content
+
+    def pieces(self, file: str, begin: int, end: int) -> Iterator[bytes]:
+        """The bytes ``begin`` up to ``end`` (exclusive) of ``file``, all of them, in pieces.
+
+        Raises:
+            CheckpointError: the server does not send ranges, the connection is lost, or the file
+                has become shorter.
+        """
+        with self._web.get(self.url(file), begin, end) as reply:
+            if reply.end != end:
+                raise CheckpointError(
+                    f"{self.name}: {file} ends before byte {end:,}; it changed while it was read: "
+                    "try again"
+                )
+            yield from reply.pieces()
 
     @functools.cached_property
     def _described(self) -> tuple[str, ModelSpec]:
@@ -238,63 +261,127 @@ def fetch_tensors(
     """
     if out.exists():
         raise CheckpointError(f"{out}: exists; nothing is overwritten, choose another")
-    wanted = set(names)
-    places = [
-        (file, header.data_start + entry.begin, header.data_start + entry.end, name, entry)
-        for file, header in remote.headers.items()
-        for name, entry in header.entries.items()
-        if name in wanted
-    ]
-    places.sort(key=lambda place: place[:3])
-    unknown = wanted - {place[3] for place in places}
-    if unknown:
-        raise CheckpointError(f"{remote.name}: holds no tensor {min(unknown)!r}; see its index")
     content: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    spans: list[tuple[str, int, int]] = []
+    spans: list[_Span] = []
     total = 0
-    for file, begin, end, name, entry in places:
+    for span, name, entry in _places(remote, names):
         content[name] = {
             "dtype": NAMES[entry.dtype],
             "shape": list(entry.shape),
-            "data_offsets": [total, total + end - begin],
+            "data_offsets": [total, total + span.size],
         }
-        total += end - begin
-        if spans and spans[-1][0] == file and spans[-1][2] == begin:
-            spans[-1] = (file, spans[-1][1], end)
-        elif begin < end:
-            spans.append((file, begin, end))
+        total += span.size
+        spans.append(span)
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(8 + len(text)) % PAGE)
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-        if free < total + len(text):
-            raise CheckpointError(
-                f"{out}: needs {total / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free"
-            )
-        done = 0
+        _check_disk(out, total + len(text))
         with partial.open("wb") as target:
             target.write(struct.pack("<Q", len(text)))
             target.write(text)
-            for file, begin, end in spans:
-                with remote._web.get(remote.url(file), begin, end) as reply:
-                    for piece in reply.pieces():
-                        target.write(piece)
-                        done += len(piece)
-                        if progress is not None:
-                            progress(done, total)
+            for _, _, piece in _read(remote, spans, progress):
+                target.write(piece)
             target.flush()
             os.fsync(target.fileno())
-        if done != total:
-            raise CheckpointError(
-                f"{remote.name}: sent {done:,} bytes of {total:,}; the files changed while they "
-                "were read: try again"
-            )
         partial.replace(out)
     except OSError as error:
-        raise CheckpointError(
-            f"{out}: cannot be written ({error.strerror or error}); check the disk and its rights"
-        ) from error
+        raise _unwritable(out, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def fill(
+    remote: RemoteCheckpoint,
+    names: Iterable[str],
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Writes the files of ``remote`` into ``folder``, with holes where other tensors are.
+
+    Args:
+        remote: where from.
+        names: the tensors that are filled in, as they are stored there.
+        folder: where the files go.
+        progress: told bytes done and in total.
+
+    Raises:
+        CheckpointError: an unknown name, no room, or a lost connection.
+    """
+    spans = [_Span(file, 0, header.data_start) for file, header in remote.headers.items()]
+    spans += [span for span, _, _ in _places(remote, names)]
+    spans.sort()
+    _check_disk(folder, sum(span.size for span in spans))
+    try:
+        for file, header in remote.headers.items():
+            with (folder / file).open("wb") as target:
+                target.truncate(header.file_size)
+        for file, offset, piece in _read(remote, spans, progress):
+            with (folder / file).open("r+b") as target:
+                target.seek(offset)
+                target.write(piece)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+class _Span(NamedTuple):
+    file: str
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.begin
+
+
+def _places(remote: RemoteCheckpoint, names: Iterable[str]) -> list[tuple[_Span, str, Entry]]:
+    """Where the bytes of ``names`` are, in the order of the files."""
+    wanted = set(names)
+    unknown = wanted - remote.shapes.keys()
+    if unknown:
+        raise CheckpointError(f"{remote.name}: holds no tensor {min(unknown)!r}; see its index")
+    found = [
+        (_Span(file, header.data_start + entry.begin, header.data_start + entry.end), name, entry)
+        for file, header in remote.headers.items()
+        for name, entry in header.entries.items()
+        if name in wanted
+    ]
+    return sorted(found, key=lambda place: place[:2])
+
+
+def _read(
+    remote: RemoteCheckpoint, spans: Sequence[_Span], progress: Progress | None
+) -> Iterator[tuple[str, int, bytes]]:
+    """The bytes of ``spans``: file, offset in it, and a piece; neighbours with one request."""
+    total = sum(span.size for span in spans)
+    runs: list[_Span] = []
+    for span in spans:
+        if runs and runs[-1].file == span.file and runs[-1].end == span.begin:
+            runs[-1] = runs[-1]._replace(end=span.end)
+        elif span.size:
+            runs.append(span)
+    done = 0
+    for run in runs:
+        offset = run.begin
+        for piece in remote.pieces(*run):
+            yield run.file, offset, piece
+            offset += len(piece)
+            done += len(piece)
+            if progress is not None:
+                progress(done, total)
+
+
+def _check_disk(place: Path, needed: int) -> None:
+    free = shutil.disk_usage(place if place.is_dir() else place.parent).free
+    if free < needed:
+        raise CheckpointError(
+            f"{place}: needs {needed / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB free"
+        )
+
+
+def _unwritable(place: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{place}: cannot be written ({error.strerror or error}); check the disk and its rights"
+    )

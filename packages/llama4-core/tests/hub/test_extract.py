@@ -1,0 +1,85 @@
+"""Parts of a checkpoint that is elsewhere: the same files as from a folder, only their bytes."""
+
+import math
+import shutil
+
+import pytest
+
+from llama4_core.checkpoints.extract import extract
+from llama4_core.cli import main
+from llama4_core.errors import CheckpointError
+from llama4_core.hub.extract import extract_remote
+from llama4_core.hub.remote import RemoteCheckpoint
+from llama4_core.hub.resolve import cached, folder_of
+from llama4_core.hub.settings import Repo
+
+REPO = "someone/small"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def plain(checkpoint, tmp_path):
+    """The checkpoint without what does not belong to it."""
+    folder = tmp_path / "small"
+    shutil.copytree(checkpoint, folder)
+    (folder / "consolidated.00.pth").unlink()
+    (folder / "unused.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("part", ["text", "layer:0", "layer:3"])
+def test_a_part_is_what_a_folder_gives(serve, plain, tmp_path, part):
+    serve(plain)
+    extract_remote(RemoteCheckpoint(REPO), tmp_path / "remote", part)
+    extract(plain, tmp_path / "local", part)
+    assert contents(tmp_path / "remote") == contents(tmp_path / "local")
+    assert {path.name for path in tmp_path.iterdir()} - {"home"} == {"small", "remote", "local"}
+
+
+def test_a_layer_reads_its_own_bytes(serve, plain, tmp_path):
+    hub = serve(plain)
+    remote = RemoteCheckpoint(REPO)
+    remote.check()
+    headers = sum(header.data_start for header in remote.headers.values())
+    shapes = {name: s for name, s in remote.shapes.items() if ".layers.1." in name}
+    needed = sum(4 * math.prod(shape) for shape in shapes.values())
+    before = remote.received
+    extract_remote(remote, tmp_path / "out", "layer:1")
+    small = sum((plain / n).stat().st_size for n in ("config.json", "LICENSE", "USE_POLICY.md"))
+    index = (plain / "model.safetensors.index.json").stat().st_size
+    assert remote.received - before == headers + needed + small + index
+    assert remote.received < remote.nbytes / 10
+    assert hub.sent == remote.received
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("layer:9", "has no layer:9; it has the layers 0 to 3"),
+        ("vision", "no vision"),
+        ("x", "part"),
+    ],
+)
+def test_what_cannot_be_extracted(serve, plain, tmp_path, part, message):
+    serve(plain)
+    with pytest.raises(CheckpointError, match=message):
+        extract_remote(RemoteCheckpoint(REPO), tmp_path / "out", part)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.ranges").exists()
+
+
+def test_the_command(serve, plain, tmp_path, capsys):
+    hub = serve(plain)
+    assert main(["extract", REPO, "--part", "layer:1", str(tmp_path / "out")]) == 0
+    assert cached(Repo(REPO)) is None
+    folder_of(Repo(REPO))
+    before = len(hub.requests)
+    assert main(["extract", REPO, "--part", "layer:1", str(tmp_path / "again")]) == 0
+    assert len(hub.requests) == before
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+    address = f"{hub.origin}/storage"
+    assert main(["extract", address, "--from", "meta", "--part", "text", str(tmp_path / "x")]) == 2
+    assert "leave --from out" in capsys.readouterr().err
