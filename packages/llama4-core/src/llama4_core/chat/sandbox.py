@@ -79,21 +79,22 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return found
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        self.step()
+        self._look(obj, argument)
         return super().getitem(obj, argument)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        self.step()
+        self._look(obj, attribute)
         return super().getattr(obj, attribute)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         __self.step()
         return super().call(__context, __obj, *args, **kwargs)
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in _PADDING:
-            return False
-        return bool(super().is_safe_attribute(obj, attr, value))
+    def _look(self, obj: Any, name: Any) -> None:
+        """Counts an access; refuses methods of strings that pad."""
+        self.step()
+        if isinstance(obj, str) and isinstance(name, str) and name in _PADDING:
+            raise jinja2.exceptions.SecurityError(f"the method {name} of strings is not available")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         self.step()
