@@ -70,3 +70,16 @@ def test_a_page_that_lies_is_noticed(tmp_path, body, fails):
     page.write_text(body)
     with pytest.raises(AssertionError) if fails else contextlib.nullcontext():
         run_page(page)
+
+
+@pytest.mark.parametrize("page", ["accounting.md", "limits.md"])
+def test_sizes_are_computed_and_never_typed(page):
+    assert not re.search(r"\d (GiB|GB)\b", (DOCS / page).read_text())
+
+
+def test_the_architecture_names_every_folder():
+    source = ROOT / "packages" / "llama4-core" / "src" / "llama4_core"
+    folders = {path.parent.name for path in source.glob("*/__init__.py")}
+    assert folders == set(
+        re.findall(r"^\| `(\w+)` \|", (DOCS / "architecture.md").read_text(), re.M)
+    )

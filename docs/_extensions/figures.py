@@ -1,7 +1,7 @@
 """Figures and pictures of the pages, made by the code that they describe.
 
-Nothing here is typed by hand: numbers come from `llama4_core.specs.accounting`, pictures and their
-texts from `llama4 show`.
+Nothing here is typed by hand: numbers come from `llama4_core.specs.accounting` and from running the
+tiny checkpoint, pictures and their texts from `llama4 show`.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TINY = ROOT / "tests" / "data" / "tiny-hf"
 PUBLISHED = ("scout", "maverick", "guard", "behemoth")
 OURS = ("nano", "mini", "small")
 GIB = 2**30
@@ -23,7 +24,7 @@ PICTURES = {
     "irope": ("irope", "scout"),
     "routing": (
         "routing",
-        str(ROOT / "tests" / "data" / "tiny-hf"),
+        str(TINY),
         "The keeper of the lighthouse sees nothing",
         "--dtype",
         "float32",
@@ -48,6 +49,46 @@ def numbers() -> dict[str, str]:
         for entry, label in zip(costs.cache, ("8k", "128k", "1m", "10m"), strict=True):
             found[f"{name}_{label}"] = f"{entry.bounded / GIB:.1f} GiB"
             found[f"{name}_{label}_full"] = f"{entry.full / GIB:.1f} GiB"
+    chunk = preset("scout").layers[0].attention.chunk
+    found["scout_chunk"] = f"{chunk:,}"
+    found["scout_floor"] = f"{preset('scout').layers[3].attention.temperature.floor:,}"
+    # A complex64 number for each position and pair.
+    found["table_10m"] = f"{10 * 2**20 * 64 * 8 / GIB:.0f} GiB"
+    return found | drift()
+
+
+def drift() -> dict[str, str]:
+    """How far bfloat16 parts from float32 in a small mixture, and a float32 angle from float64."""
+    import torch
+
+    import llama4_core as l4
+    from llama4_core.model.rotary import frequencies
+    from llama4_core.specs.model import RopeSpec
+
+    tokens = torch.arange(1, 257) % 490
+    found = {}
+    with torch.inference_mode():
+        wide, narrow = (l4.load(TINY, dtype=dtype) for dtype in ("float32", "bfloat16"))
+        _, ours = wide(tokens, wide.packed([len(tokens)]))
+        _, theirs = narrow(tokens, narrow.packed([len(tokens)]))
+        pairs = [(a.experts, b.experts) for a, b in zip(ours, theirs, strict=True) if a is not None]
+        flips = sum(int((a != b).sum()) for a, b in pairs)
+        expected = wide.logits(tokens)
+        forced = [None if a is None else a.experts for a in ours]
+        for name, logits in (
+            ("free", narrow.logits(tokens)),
+            ("forced", narrow.logits(tokens, forced=forced)),
+        ):
+            found[f"bf16_{name}"] = f"{float((logits - expected).abs().max()):.2f}"
+            agree = (logits.argmax(-1) == expected.argmax(-1)).float().mean()
+            found[f"bf16_{name}_argmax"] = f"{100 * float(agree):.0f} %"
+        found["bf16_flips"] = str(flips)
+        found["bf16_visits"] = str(sum(a.numel() for a, _ in pairs))
+        found["largest_logit"] = f"{float(expected.abs().max()):.2f}"
+        rates = torch.tensor(frequencies(RopeSpec(5e5), 128), dtype=torch.float64)
+        for label, position in (("1m", 2**20 - 1), ("10m", 10 * 2**20 - 1)):
+            single = (rates.float() * torch.tensor(position).float()).double()
+            found[f"angle_{label}"] = f"{float((single - rates * position).abs().max()):.2f}"
     return found
 
 
