@@ -1,6 +1,7 @@
-"""The helpers of the sessions `alone` and `release`, on small made-up distributions."""
+"""The helpers of the sessions `alone`, `release` and `siblings`, on small made-up packages."""
 
 import importlib.util
+import subprocess
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -102,3 +103,124 @@ class TestRelease:
         assert checks(changelog="## 0.1.00 (2026-01-01)\n") == [
             "the changelog has a section for 0.1.0"
         ]
+
+
+class TestReleasing:
+    @pytest.fixture
+    def release(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(TOOLS))
+        return load("release")
+
+    def test_the_command_line(self, release):
+        options = release.parse(["llama4-moe", "dist", "place", "--tag", "--", "-k", "x"])
+        assert (options.package, options.tag, options.write) == ("llama4-moe", True, False)
+        assert (options.version, options.pytest) == (None, ["-k", "x"])
+
+    @pytest.mark.parametrize(
+        "words", [["llama4-none", "d", "p"], ["llama4-moe", "d", "p", "--tag", "--write"], []]
+    )
+    def test_a_wrong_command_line_stops(self, release, words):
+        with pytest.raises(SystemExit):
+            release.parse(words)
+
+    def test_versions_go_up(self, release):
+        for wanted in ("0.1.0", "0.1.1", "0.10.0"):
+            release.check_bump("0.1.0", wanted)
+        with pytest.raises(SystemExit, match="older than the present"):
+            release.check_bump("0.10.0", "0.9.0")
+        with pytest.raises(SystemExit, match="expected a version"):
+            release.check_bump("0.1.0", "next")
+
+    def test_the_version_is_written_and_nothing_else(self, release, tmp_path):
+        module = tmp_path / "llama4-x" / "src" / "llama4_x" / "__init__.py"
+        module.parent.mkdir(parents=True)
+        module.write_text('"""A package."""\n\n__version__ = "0.1.0"\nother = "0.1.0"\n')
+        release.write_version(tmp_path / "llama4-x", "0.2.0")
+        assert module.read_text() == '"""A package."""\n\n__version__ = "0.2.0"\nother = "0.1.0"\n'
+
+    def test_a_file_that_the_sdist_forgot_is_named(self, release, tmp_path, monkeypatch, capsys):
+        dist, place = tmp_path / "dist", tmp_path / "place"
+        dist.mkdir()
+        write_wheel(dist, "llama4-x", [])
+        (dist / "llama4_x-0.1.0.tar.gz").touch()
+        monkeypatch.setattr(release.venv, "create", lambda *_, **__: None)
+        names = []
+
+        def call(command):
+            if "wheel" in command:
+                place.mkdir()
+                write_wheel(place, "llama4-x", names)
+            return 0
+
+        monkeypatch.setattr(release.subprocess, "call", call)
+        assert release.try_sdist("llama4-x", dist, place)
+        names.append("pluggy")
+        assert not release.try_sdist("llama4-x", dist, place)
+        assert "llama4_x-0.1.0.dist-info/METADATA" in capsys.readouterr().out
+
+
+class TestSiblings:
+    @pytest.fixture
+    def workspace(self, tmp_path, monkeypatch):
+        """A repository with core 0.2.0 and releases 0.1.0, 0.1.9, 0.1.10 and 0.2.0 of moe."""
+        monkeypatch.syspath_prepend(str(TOOLS))
+        module = load("siblings")
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+        for name, value in {"HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}.items():
+            monkeypatch.setenv(name, value)
+        self.git(tmp_path, "init", "-q")
+        self.write(tmp_path, "llama4-core", "0.2.0", [])
+        for version, ranges in {
+            "0.1.0": "llama4-core<0.2",
+            "0.1.9": "llama4-core<0.3",
+            "0.1.10": "llama4-core<0.3",
+            "0.2.0": "llama4-core>=0.3",
+        }.items():
+            self.write(tmp_path, "llama4-moe", version, [ranges])
+            self.git(tmp_path, "add", ".")
+            self.git(tmp_path, "commit", "-q", "-m", version)
+            self.git(tmp_path, "tag", f"llama4-moe-{version}")
+        self.git(tmp_path, "tag", "llama4-moe-of-old")
+        return module, tmp_path
+
+    @staticmethod
+    def git(folder, *words):
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *who, *words], cwd=folder, check=True)
+
+    @staticmethod
+    def write(root, name, version, requires):
+        source = root / "packages" / name / "src" / name.replace("-", "_")
+        source.mkdir(parents=True, exist_ok=True)
+        (source / "__init__.py").write_text(f'__version__ = "{version}"\n')
+        text = f"[project]\ndependencies = {requires!r}\n"
+        (root / "packages" / name / "pyproject.toml").write_text(text)
+
+    @pytest.mark.parametrize(("which", "tag"), [("oldest", "0.1.9"), ("newest", "0.1.10")])
+    def test_the_release_at_the_end_of_what_fits(self, workspace, which, tag):
+        module, root = workspace
+        (pair,) = module.pairs(which, root / "scratch")
+        assert pair == module.Pair("llama4-moe", f"llama4-moe-{tag}", "llama4-core", None)
+
+    def test_the_commit_before_in_both_directions(self, workspace):
+        module, root = workspace
+        first, second = module.pairs("previous", root / "scratch")
+        assert first.beside_at is None
+        assert first.tested_at == second.beside_at
+        assert second.tested_at is None
+        folder = module.extract("llama4-moe", first.tested_at, root / "before")
+        assert module.version_of(folder) == "0.1.10"
+        assert "(present) beside llama4-core" in second.text
+
+    def test_without_releases_nothing_is_tested_and_that_is_said(
+        self, workspace, monkeypatch, capsys
+    ):
+        module, root = workspace
+        monkeypatch.setattr(module, "releases", lambda package: [])
+        assert module.main(["oldest", str(root / "place")]) == 0
+        assert "nothing to test" in capsys.readouterr().out
+
+    def test_a_revision_without_the_package_is_named(self, workspace):
+        module, root = workspace
+        with pytest.raises(SystemExit, match="llama4-tiny cannot be had from HEAD"):
+            module.extract("llama4-tiny", "HEAD", root / "x")
