@@ -1,5 +1,6 @@
 """What the documentation shows is run here."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import torch
 
 from llama4_core.plugins import Catalogue
 from llama4_core.protocols.routing import RoutingInfo
+from llama4_core.scaffold.package import write_package
+from llama4_core.testing import check_component
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FILE = re.compile(r"^\*\*`(?P<path>[^`]+)`\*\*\n\n```\w+\n(?P<content>.*?)^```$", re.M | re.S)
@@ -18,17 +21,32 @@ FILE = re.compile(r"^\*\*`(?P<path>[^`]+)`\*\*\n\n```\w+\n(?P<content>.*?)^```$"
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The three files of write-a-component.md, importable."""
-    files = {
-        m["path"]: m["content"] for m in FILE.finditer((DOCS / "write-a-component.md").read_text())
-    }
+    """What `llama4 new` writes, changed as write-a-component.md says; importable."""
+    folder = write_package("router", "round-robin", tmp_path, Catalogue([]))
+    page = (DOCS / "write-a-component.md").read_text()
+    files = {m["path"]: m["content"] for m in FILE.finditer(page)}
+    assert len(files) == 2
     for path, content in files.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(content)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
+        assert (folder / path).is_file(), f"llama4 new writes no {path}"
+        (folder / path).write_text(content)
+    monkeypatch.syspath_prepend(folder / "src")
+    yield folder
     for name in [name for name in sys.modules if name.startswith("llama4_round_robin")]:
         del sys.modules[name]
+
+
+def test_the_page_shows_the_files_that_are_written(package):
+    page = (DOCS / "write-a-component.md").read_text()
+    tree = page[page.index("llama4-round-robin/\n") :].partition("```")[0]
+    for path in package.rglob("*"):
+        if path.is_file() and path.name not in ("__init__.py", "py.typed"):
+            assert path.relative_to(package).as_posix() in tree
+
+
+def test_the_component_of_the_tutorial_passes_the_kit(package):
+    target = importlib.import_module("llama4_round_robin.router").RoundRobinRouter
+    outcomes = check_component("routers", "round-robin", target=target, examples=3)
+    assert [outcome.explain() for outcome in outcomes if outcome.failed] == []
 
 
 def test_the_component_of_the_tutorial_is_found_and_keeps_its_contract(package):
@@ -58,7 +76,11 @@ list(plugin.llama4_routers())
 assert "torch" not in sys.modules
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=package / "src",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
