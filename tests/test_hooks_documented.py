@@ -19,4 +19,5 @@ def test_every_hook_is_documented_with_its_exact_signature():
     for name, hook in hooks.items():
         assert f"`{name}() -> Iterable[Component]`" in page
         assert str(inspect.signature(hook)) == "(self) -> 'Iterable[Component]'"
+        assert inspect.getdoc(hook), f"{name} has no documentation"
         assert inspect.getdoc(hook) in page

@@ -185,6 +185,10 @@ def test_segments_fill_the_bar_and_follow_the_sizes(sizes, width):
         assert abs(cells - size / sum(sizes) * width) <= 1  # largest remainders round by under 1
 
 
+def test_the_largest_remainder_gets_the_cell_that_is_left():
+    assert segments([0.9, 1.1, 8], 10) == [1, 1, 8]
+
+
 def test_bars_show_the_least_share_and_nothing_for_nothing():
     assert bar(0, 3) == "   "
     assert bar(1e-9, 3).strip()

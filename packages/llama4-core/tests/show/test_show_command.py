@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from llama4_core.cli import main
+from llama4_core.specs.presets import preset
 
 
 @pytest.fixture
@@ -56,6 +57,20 @@ def test_routing_of_a_model_with_random_weights(llama4):
     found = json.loads(out)
     assert [len(layer["experts"]) for layer in found["layers"]] == [3] * 8
     assert all(sum(layer["counts"]) == 3 for layer in found["layers"])
+
+
+def test_of_a_repository_only_the_description_is_read(llama4, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+
+    class Remote:
+        def __init__(self, name):
+            assert name == "someone/a-model"
+            self.spec = preset("nano")
+
+    monkeypatch.setattr("llama4_core.hub.remote.RemoteCheckpoint", Remote)
+    code, out, _ = llama4("show", "irope", "someone/a-model")
+    assert code == 0
+    assert out.startswith("nano: 8 layers")
 
 
 def test_a_file_is_written_in_place_of_the_text(llama4, tmp_path):

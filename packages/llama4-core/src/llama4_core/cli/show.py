@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from llama4_core.protocols.masks import Mask
     from llama4_core.specs.model import ModelSpec
 
-_MODEL = "a name (see llama4 models), a folder, or a config.json, params.json or .toml file"
+_MODEL = (
+    "a name (see llama4 models), a folder, a repository (org/name) of the Hub, whose description "
+    "alone is read, or a config.json, params.json or .toml file"
+)
 
 
 class MaskCommand:
@@ -194,14 +197,23 @@ def _deliver(
 
 
 def _spec(arguments: argparse.Namespace, name: str | None = None) -> ModelSpec:
+    from llama4_core.hub.resolve import cached
+    from llama4_core.hub.settings import repo_of
     from llama4_core.specs.find import spec_from_path
     from llama4_core.specs.model import ModelSpec
 
     name = arguments.model if name is None else name
     if Path(name).exists():
         return spec_from_path(name)
+    known = catalogue_of(arguments)
+    repo = repo_of(name)
+    if repo is not None and name not in {x.full_name for x in known.components("models")}:
+        from llama4_core.hub.remote import RemoteCheckpoint
+
+        here = cached(repo)
+        return RemoteCheckpoint(name).spec if here is None else spec_from_path(here)
     text_only = name.endswith("-text")
-    entry = catalogue_of(arguments).find("models", name.removesuffix("-text"))
+    entry = known.find("models", name.removesuffix("-text"))
     built = entry.component.build()
     spec = built if isinstance(built, ModelSpec) else spec_from_path(built)
     return spec.text_only() if text_only else spec
