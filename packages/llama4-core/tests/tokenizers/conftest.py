@@ -1,5 +1,6 @@
 """Small byte-level tokenizers, trained here so that no licensed file is needed."""
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -65,7 +66,8 @@ def folder(tmp_path, content):
 
 CORPUS = (
     "The quick brown fox can't jump over 13 lazy dogs, and the dogs don't mind; they'll sleep. "
-    "Où est le café déjà ouvert ? Привет, мир! 你好，世界。これはテストです。 안녕하세요 🦙🦙 👨\u200d👩\u200d👧 "
+    "Où est le café déjà ouvert ? Привет, мир! 你好，世界。これはテストです。 안녕하세요 "
+    "🦙🦙 👨\u200d👩\u200d👧 "
     "def f(x):\n    return {'a': x ** 2}\r\n\t# 1234567\n\n   AAAA aaaa ----==== "
 ) * 2
 
@@ -77,7 +79,7 @@ def train(size: int) -> tuple[bytes, ...]:
     words = [[bytes((byte,)) for byte in word.encode()] for word in CORPUS.split(" ")]
     words += [[b" ", *word] for word in words] + [[b" "] * n for n in (2, 3, 8, 40)]
     while len(ranks) < size:
-        pairs = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in words for pair in itertools.pairwise(word))
         left, right = max(pairs, key=lambda pair: (pairs[pair], pair))
         if left + right not in ranks:
             ranks.append(left + right)

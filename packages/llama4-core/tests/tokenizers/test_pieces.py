@@ -14,7 +14,7 @@ TEXT = st.lists(
 def by_character(text, window, run):
     found = []
     for start in range(0, len(text), window):
-        part = length = None
+        part = length = before = None
         for character in text[start : start + window]:
             space = character.isspace()
             if length is None or space != before:

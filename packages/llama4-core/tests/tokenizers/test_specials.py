@@ -1,5 +1,7 @@
 """The special tokens, against ids that are known one by one."""
 
+import itertools
+
 import pytest
 
 from llama4_core.tokenizers.specials import COUNT, NAMED, SPECIALS, special_ids
@@ -57,4 +59,4 @@ def test_counts():
 def test_no_special_begins_another():
     """So that it does not matter in which order a text is searched for them."""
     ordered = sorted(SPECIALS)
-    assert not [a for a, b in zip(ordered, ordered[1:], strict=False) if b.startswith(a)]
+    assert not [a for a, b in itertools.pairwise(ordered) if b.startswith(a)]
