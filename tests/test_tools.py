@@ -224,3 +224,40 @@ class TestSiblings:
         module, root = workspace
         with pytest.raises(SystemExit, match="llama4-tiny cannot be had from HEAD"):
             module.extract("llama4-tiny", "HEAD", root / "x")
+
+
+class TestTagging:
+    @pytest.fixture
+    def tagging(self, monkeypatch, tmp_path):
+        """Run the release of a package in order, or of one with something open; what was tagged."""
+        monkeypatch.syspath_prepend(str(TOOLS))
+        release = load("release")
+        present = release.version_of(TOOLS.parent / "packages" / "llama4-moe")
+
+        def run(*words, holds=True, tests=0):
+            called = []
+
+            def call(command, **_):
+                called.append([str(word) for word in command])
+                return tests if "alone.py" in " ".join(called[-1]) else 0
+
+            monkeypatch.setattr(release.subprocess, "call", call)
+            monkeypatch.setattr(release, "checks", lambda folder: [("in order", holds, "mend it")])
+            monkeypatch.setattr(release, "try_sdist", lambda *_: True)
+            status = release.main(["llama4-moe", str(tmp_path), str(tmp_path), *words])
+            return status, [command[2:4] for command in called if command[:2] == ["git", "tag"]]
+
+        return run, f"llama4-moe-{present}"
+
+    def test_a_tag_needs_the_flag_and_everything_in_order(self, tagging):
+        run, tag = tagging
+        assert run("--tag") == (0, [["-a", tag]])
+        assert run() == (0, [])
+        assert run("--tag", holds=False) == (1, [])
+        assert run("--tag", tests=1) == (1, [])
+        assert run("--tag", "--version", "99.0") == (1, [])
+
+    def test_a_rehearsal_fails_with_the_tests_and_not_with_what_is_open(self, tagging):
+        run, _ = tagging
+        assert run(holds=False) == (0, [])
+        assert run(tests=1) == (1, [])
