@@ -55,9 +55,10 @@ class Ledger:
         return max((end - begin for end, begin in zip(ends, self.start, strict=True)), default=0)
 
     def _grown(self, needed: int, step: int) -> int:
+        roomy = max(self.hint, self.capacity + self.capacity // 2)
         if self.bound is not None:
-            return max(needed, min(self.hint, self.bound + max(step, SLACK)))
-        return max(needed, self.hint, self.capacity + self.capacity // 2)
+            roomy = min(roomy, self.bound + max(step, SLACK))
+        return max(needed, roomy)
 
     def _drop(self, committed: Sequence[int], first: Sequence[int]) -> None:
         for row, length in enumerate(committed):
@@ -79,7 +80,7 @@ class Ledger:
             return
         self._drop(committed, committed)
         ends = list(committed)
-        self._resize(max(self._needed(ends), min(self.hint, self.bound + SLACK)))
+        self._resize(max(self._needed(ends), self.bound + SLACK))
 
     def segments(self, first: Sequence[int], lengths: Sequence[int]) -> tuple[Segment, ...]:
         """The attention segments of a step; rows without new tokens are left out."""
