@@ -43,6 +43,7 @@ class FakeHub:
 
     folder: Path
     storage: str | None = None
+    redirected: str = ".safetensors"
     secret: str | None = None
     refused: int = 403
     gated: bool = False
@@ -89,7 +90,7 @@ class FakeHub:
                 return self._say(handler, request, 404, "EntryNotFound")
             if name in self.broken:
                 return self._say(handler, request, 503, "")
-            if resolve and self.storage and name.endswith(".safetensors"):
+            if resolve and self.storage and name.endswith(self.redirected):
                 handler.send_response(302)
                 handler.send_header("Location", f"{self.storage}/storage/{name}?signature=s3cret")
                 handler.send_header("X-Repo-Commit", COMMIT)
@@ -130,7 +131,8 @@ class FakeHub:
         if request.status == 206:
             shift = 1 if self.wrong_range else 0
             handler.send_header("Content-Range", f"bytes {begin + shift}-{end - 1}/{size}")
-        handler.send_header("X-Repo-Commit", COMMIT)
+        if not handler.path.startswith("/storage/"):
+            handler.send_header("X-Repo-Commit", COMMIT)
         if self.lengths:
             handler.send_header("Content-Length", str(end - begin))
         handler.end_headers()

@@ -201,9 +201,11 @@ def test_a_server_that_cannot_go_on_starts_again(serve, checkpoint, caplog):
 
 
 def test_a_bad_line_to_such_a_server_ends(serve, checkpoint):
-    serve(checkpoint, cut=Always(1_500_000), ranges=False)
+    hub = serve(checkpoint, cut=Always(1_500_000), ranges=False)
     with pytest.raises(CheckpointError, match="cannot go on in the middle; try again"):
         folder_of(SMALL)
+    # Each time a beginning, and a range that is not honoured.
+    assert len(hub.asked(largest(checkpoint))) == 2 * downloading.ATTEMPTS
 
 
 class Always(dict):

@@ -134,8 +134,11 @@ def test_a_long_header_takes_a_second_range(serve, tmp_path):
     assert ranges == [f"bytes=0-{FIRST - 1}", f"bytes={FIRST}-{7 + len(text)}"]
 
 
-def test_the_state_is_pinned_at_the_first_answer(serve, checkpoint):
-    hub = serve(checkpoint)
+@pytest.mark.parametrize("redirected", [".safetensors", ""])
+def test_the_state_is_pinned_at_the_first_answer(serve, checkpoint, redirected):
+    """Also where only the redirect says which state it is."""
+    hub = serve(checkpoint, redirected=redirected)
+    hub.storage = serve(checkpoint).origin
     remote = RemoteCheckpoint(REPO)
     assert remote.spec.name == "small"
     assert remote.headers
