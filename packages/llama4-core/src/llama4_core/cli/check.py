@@ -67,7 +67,7 @@ class Command:
         entry = catalogue_of(arguments).find(place.name, name)
         subject = subject_of(entry, arguments.device)
         outcomes = []
-        for check in selected(place.name, arguments.only):
+        for check in selected(subject, arguments.only):
             outcome = run(check, subject, examples=arguments.examples, seed=arguments.seed)
             outcomes.append(outcome)
             if not arguments.json:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llama4_core.attention.eager import EagerAttention
+from llama4_core.contexts import ledger
 from llama4_core.contexts.caches import Placement
-from llama4_core.contexts.ledger import SLACK
 from llama4_core.plugins.regimes import RegimeTable
 from llama4_core.protocols.masks import Causal, Chunked, Mask, Place, SlidingWindow
 from llama4_core.protocols.states import StateSpec
@@ -21,6 +21,7 @@ from llama4_core.protocols.views import AttentionKind
 from llama4_core.testing.check import Check, Subject, check
 from llama4_core.testing.compare import close, holds, same
 from llama4_core.testing.layer_driver import memory, step
+from llama4_core.testing.mutants import patched
 from llama4_core.testing.strategies import DTYPES, Numbers, numbers
 
 GROUPS, SIZE = 2, 4
@@ -189,6 +190,7 @@ class ContextCase:
         capacity: expected length, as ``model.cached`` gets it.
         actions: ("extend", lengths), ("commit", shares of what is provisional) or ("rollback",).
         numbers: source of the hidden states.
+        slack: spare slots of a bounded ledger; with none, it drops at every step.
     """
 
     mask: Mask
@@ -196,6 +198,7 @@ class ContextCase:
     capacity: int
     actions: tuple[tuple[Any, ...], ...]
     numbers: Numbers
+    slack: int
 
 
 MASKS: tuple[Callable[[int], Mask], ...] = (
@@ -221,6 +224,7 @@ def _contexts(draw: Any) -> ContextCase:
         draw(st.sampled_from((0, 0, 20, 200))),
         tuple(itertools.chain.from_iterable(actions)),
         draw(numbers("plain", "ties")),
+        draw(st.sampled_from((0, 1, ledger.SLACK))),
     )
 
 
@@ -274,7 +278,8 @@ def _replay(subject: Subject, case: ContextCase) -> None:
 )
 def any_history(subject: Subject, case: ContextCase) -> None:
     """Extend, commit in part and roll back in any order: as a full pass over what was kept."""
-    _replay(subject, case)
+    with patched(ledger, "SLACK", case.slack)():
+        _replay(subject, case)
 
 
 def _steady(draw_bound: int) -> tuple[Mask, ...]:
@@ -323,7 +328,7 @@ def memory_as_stated(subject: Subject, case: LongCase) -> None:
     holds(held >= needed, f"holds {held:.0f} tokens; {needed} may still be seen")
     if cache.bounded and not isinstance(case.mask, Causal):
         bound = min(total, probe.state_spec.tokens_kept(10**9))
-        limit = 2 * (bound + SLACK) + 1
+        limit = 2 * (bound + ledger.SLACK) + 1
         holds(held <= limit, f"holds {held:.0f} tokens; at most {limit} are stated")
 
 

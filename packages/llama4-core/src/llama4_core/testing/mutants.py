@@ -35,7 +35,7 @@ class Mutant:
 
     def hunt(self, *, examples: int | None = None, seed: int = 0) -> Outcome:
         """Runs the check on the bug."""
-        check = selected(self.subject.socket, [self.check])[0]
+        check = selected(self.subject, [self.check])[0]
         with self.planted():
             return run(check, self.subject, examples=examples, seed=seed, shrink=False)
 

@@ -1,4 +1,4 @@
-"""Bugs planted by machine: every comparison, whole number and sign of a module, one at a time.
+"""Bugs planted by machine: each comparison, number, sign, and/or, min/max, one at a time.
 
 A site is changed in the syntax tree, the module is compiled again in memory, and the code of the
 one function is exchanged while the checks run. No file is touched.
@@ -10,8 +10,8 @@ import ast
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -26,7 +26,10 @@ _SWAPS: dict[type, type] = {
     ast.NotEq: ast.Eq,
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
 }
+_NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Site:
         index: number of the node in the function's syntax tree.
         line: in the file.
         change: for people.
+        text: the line itself.
     """
 
     module: ModuleType
@@ -46,18 +50,103 @@ class Site:
     index: int
     line: int
     change: str
+    text: str = ""
+
+    @property
+    def address(self) -> str:
+        """What names this site as long as its line stays the same: ``text | change``."""
+        return f"{self.text} | {self.change}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module, and who has to find the bugs in it.
+
+    Attributes:
+        module: whose code is changed.
+        hunts: checks and what they are run on, the likeliest finder first.
+        leave: functions whose sites are left out, with the reason.
+        survivors: address of a site that nobody can or has to find -> the reason.
+    """
+
+    module: ModuleType
+    hunts: Callable[[], Sequence[tuple[Check, Subject]]]
+    leave: Mapping[str, str] = field(default_factory=dict)
+    survivors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of a target: how many sites there are, and those that nobody found."""
+
+    target: Target
+    sites: int
+    survivors: tuple[Site, ...]
+
+    @property
+    def share(self) -> float:
+        """Sites found of all sites, the equivalent ones included."""
+        return (self.sites - len(self.survivors)) / self.sites
+
+    @property
+    def unexplained(self) -> list[Site]:
+        """Survivors without a reason."""
+        return [site for site in self.survivors if site.address not in self.target.survivors]
+
+    @property
+    def outdated(self) -> list[str]:
+        """Reasons for sites that are found, or gone."""
+        alive = {site.address for site in self.survivors}
+        return [address for address in self.target.survivors if address not in alive]
+
+    def explain(self) -> str:
+        """The score and every survivor."""
+        found = self.sites - len(self.survivors)
+        lines = [f"{self.target.module.__name__}: {found} of {self.sites} found"]
+        for site in self.survivors:
+            reason = self.target.survivors.get(site.address, "NO REASON")
+            lines.append(f"  {site.function} line {site.line}: {site.address}: {reason}")
+        lines += [f"  reason for nothing: {address}" for address in self.outdated]
+        return "\n".join(lines)
+
+
+def score(target: Target, *, examples: int = 25) -> Score:
+    """Plants every bug of a target in turn. The check that found the last bug is asked first.
+
+    Raises:
+        AssertionError: a check fails without any bug, so it would find everything.
+    """
+    hunts = list(target.hunts())
+    for check, subject in hunts:
+        sound = run(check, subject, examples=examples, seed=0, shrink=False)
+        if sound.status == FAILED:
+            raise AssertionError(f"fails without a bug: {sound.explain()}")
+    places = sites(target.module, leave=tuple(target.leave))
+    survivors = []
+    for site in places:
+        finder = caught(site, hunts, examples=examples)
+        if finder is None:
+            survivors.append(site)
+        else:
+            hunts.remove(finder)
+            hunts.insert(0, finder)
+    return Score(target, len(places), tuple(survivors))
 
 
 def sites(module: ModuleType, *, leave: Sequence[str] = ()) -> list[Site]:
     """Every site of a module, but those of the functions named in ``leave``."""
     found = []
-    for name, function in _functions(ast.parse(inspect.getsource(module))):
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    for name, function in _functions(ast.parse(source)):
         if name in leave or _live(module, name) is None:
             continue
         for index, node in enumerate(ast.walk(function)):
             change = _changed(copy.deepcopy(node))
             if change is not None:
-                found.append(Site(module, name, index, getattr(node, "lineno", 0), change[1]))
+                line = getattr(node, "lineno", 0)
+                text = lines[line - 1].strip()
+                found.append(Site(module, name, index, line, change[1], text))
     return found
 
 
@@ -79,13 +168,15 @@ def planted(site: Site) -> Iterator[None]:
         live.__code__ = before
 
 
-def caught(site: Site, hunts: Sequence[tuple[Check, Subject]], *, examples: int) -> bool:
-    """Whether one of the checks fails while the bug is there."""
+def caught(
+    site: Site, hunts: Sequence[tuple[Check, Subject]], *, examples: int
+) -> tuple[Check, Subject] | None:
+    """The first of the hunts that fails while the bug is there, if any; nothing is shrunk."""
     with planted(site):
-        return any(
-            run(check, subject, examples=examples, seed=0, shrink=False).status == FAILED
-            for check, subject in hunts
-        )
+        for check, subject in hunts:
+            if run(check, subject, examples=examples, seed=0, shrink=False).status == FAILED:
+                return check, subject
+    return None
 
 
 def _changed(node: ast.AST) -> tuple[ast.AST, str] | None:
@@ -98,6 +189,14 @@ def _changed(node: ast.AST) -> tuple[ast.AST, str] | None:
         sign = type(node.op)
         node.op = _SWAPS[sign]()
         return node, f"{sign.__name__} -> {_SWAPS[sign].__name__}"
+    if isinstance(node, ast.BoolOp):
+        word = type(node.op)
+        node.op = _SWAPS[word]()
+        return node, f"{word.__name__} -> {_SWAPS[word].__name__}"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _NAMES:
+        name = node.func.id
+        node.func.id = _NAMES[name]
+        return node, f"{name} -> {_NAMES[name]}"
     if isinstance(node, ast.Constant) and type(node.value) is int:
         node.value += 1
         return node, f"{node.value - 1} -> {node.value}"

@@ -12,7 +12,7 @@ import pytest
 from llama4_core.errors import ComponentError
 from llama4_core.plugins.catalogue import catalogue, socket_named
 from llama4_core.testing.check import Subject
-from llama4_core.testing.registry import checks_of, subject_of, subjects
+from llama4_core.testing.registry import checks_for, subject_of, subjects
 from llama4_core.testing.tests import identity
 
 
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     try:
         chosen = _chosen(config.getoption("--component"), config.getoption("--llama4-device"))
-        cases = [(subject, check) for subject in chosen for check in checks_of(subject.socket)]
+        cases = [(subject, check) for subject in chosen for check in checks_for(subject)]
     except ComponentError as error:
         raise pytest.UsageError(str(error)) from error
     ids = [f"{identity(subject)}:{check.name}" for subject, check in cases]

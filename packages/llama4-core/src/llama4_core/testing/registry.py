@@ -35,6 +35,20 @@ def checks_of(socket: str) -> tuple[Check, ...]:
     return tuple(found.CHECKS)
 
 
+def checks_for(subject: Subject) -> tuple[Check, ...]:
+    """The checks of a subject's socket, and those that its distribution adds for its own parts.
+
+    A distribution that is not the socket's owner adds checks by a tuple ``CHECKS`` in its module
+    ``<distribution>.testing.<socket>``; nobody else's components are held to them.
+    """
+    place = socket_named(subject.socket)
+    common = checks_of(subject.socket)
+    module = f"{subject.distribution.replace('-', '_')}.testing.{place.name}"
+    if not subject.distribution or subject.distribution == place.owner or not _found(module):
+        return common
+    return (*common, *importlib.import_module(module).CHECKS)
+
+
 @functools.cache
 def checked_sockets() -> tuple[Socket, ...]:
     """The sockets whose installed owners publish checks."""
@@ -108,7 +122,8 @@ def check_component(
         expected_failures=expected_failures,
         device=device,
     )
-    return [run(check, subject, examples=examples, seed=seed) for check in selected(socket, only)]
+    checks = selected(subject, only)
+    return [run(check, subject, examples=examples, seed=seed) for check in checks]
 
 
 def make_subject(
@@ -141,13 +156,14 @@ def make_subject(
     )
 
 
-def selected(socket: str, only: Sequence[str] = ()) -> list[Check]:
-    """The checks of a socket that ``only`` names (empty: all).
+def selected(subject: Subject | str, only: Sequence[str] = ()) -> list[Check]:
+    """The checks of a subject, or those of a socket, that ``only`` names (empty: all).
 
     Raises:
-        ComponentError: a name is no check of this socket.
+        ComponentError: a name is none of these checks.
     """
-    checks = checks_of(socket)
+    socket = subject if isinstance(subject, str) else subject.socket
+    checks = checks_of(subject) if isinstance(subject, str) else checks_for(subject)
     names = [check.name for check in checks]
     for name in only:
         if name not in names:
@@ -162,5 +178,5 @@ def _module(socket: Socket) -> str:
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):  # no such package; a name that is none
         return False
