@@ -90,6 +90,12 @@ def opened(
     weights: Mapping[str, Weight] = (
         form.weights(folder, spec) if hasattr(form, "weights") else form.tensors(folder, spec)
     )
+    for name, weight in weights.items():
+        if not weight.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{folder}: {name} is stored as {weight.dtype}; expected floating-point "
+                "numbers, so fetch the file again"
+            )
     embedding = weights.get("embedding.weight")
     if embedding is not None:
         spec = replace(spec, dtype=str(embedding.dtype).removeprefix("torch."))

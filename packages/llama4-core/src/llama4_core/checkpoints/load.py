@@ -179,7 +179,7 @@ def _mapped(
     stored = dict(form.tensors(folder, spec))
     extra = {name: stored.pop(name) for name in list(stored) if name.startswith(VISION)}
     for name, tensor in stored.items():
-        if tensor.is_floating_point() and tensor.dtype not in DTYPES.values():
+        if tensor.dtype not in DTYPES.values():
             raise CheckpointError(
                 f"{folder}: {name} is stored as {tensor.dtype}, which nothing installed can run; "
                 f"expected one of {', '.join(DTYPES)}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llama4_core.checkpoints.joined import PIECE_BYTES, gathered, pieces
+from llama4_core.checkpoints.joined import PIECE_BYTES, compact, gathered, pieces
 from llama4_core.checkpoints.save import carry_files
 from llama4_core.errors import CheckpointError, Llama4Error
 
@@ -116,7 +116,7 @@ def fill(plan: Plan, folder: Path, journal: Journal, progress: Progress | None =
 
 
 def _raw(piece: Weight) -> memoryview:
-    tensor = gathered(piece).detach().cpu().contiguous()
+    tensor = compact(gathered(piece).detach()).cpu()
     raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(raw)
 
