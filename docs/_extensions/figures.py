@@ -6,6 +6,7 @@ tiny checkpoint, pictures and their texts from `llama4 show`.
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = ROOT / "tests" / "data" / "tiny-hf"
+# The tiny checkpoint is mapped as it stands, which is what it is for: no advice is needed.
+logging.getLogger("llama4_core").addHandler(logging.NullHandler())
 PUBLISHED = ("scout", "maverick", "guard", "behemoth")
 OURS = ("nano", "mini", "small")
 GIB = 2**30

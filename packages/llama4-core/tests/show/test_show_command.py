@@ -59,6 +59,13 @@ def test_routing_of_a_model_with_random_weights(llama4):
     assert all(sum(layer["counts"]) == 3 for layer in found["layers"])
 
 
+def test_a_text_needs_a_tokenizer(llama4):
+    pytest.importorskip("llama4_moe")
+    code, _, err = llama4("show", "routing", "nano", "text", "--random", "0")
+    assert code == 2
+    assert "no tokenizer; pass --tokens" in err
+
+
 def test_of_a_repository_only_the_description_is_read(llama4, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
 
@@ -90,7 +97,6 @@ def test_a_file_is_written_in_place_of_the_text(llama4, tmp_path):
         (["mask", "causal", "--documents", "3,x"], "--documents got '3,x'"),
         (["mask", "causal", "--out", "mask.jpeg"], "ends in .png"),
         (["routing", "nano", "--random", "0"], "either a text or --tokens"),
-        (["routing", "nano", "text", "--random", "0"], "no tokenizer"),
         (["irope", "scuot"], "did you mean 'scout'"),
     ],
 )

@@ -242,6 +242,7 @@ def _masks(
         spec = masks.shrunk(spec, size)
         real = ", ".join(str(own) for own in sorted(filter(None, sizes)))
         notes.append(f"drawn with chunks of {size}; those of {spec.name} have {real} positions")
+    spec = masks.attention_alone(spec)
     model = assemble(spec, overrides_of(arguments), device="meta", plugins=arguments.plugin)
     by_mask = masks.masks_of(model)
     recurrent = by_mask.pop(None, [])

@@ -18,7 +18,7 @@ from llama4_core.protocols.masks import (
     parts_of,
 )
 from llama4_core.show.drawing import COLOURS, blank_figure
-from llama4_core.specs.model import ModelSpec
+from llama4_core.specs.model import DenseSpec, ModelSpec
 
 #: Most tokens on a side: a picture of more has no visible cells, and cost grows with the square.
 LONGEST = 1024
@@ -135,6 +135,13 @@ def shrunk(spec: ModelSpec, size: int) -> ModelSpec:
     return replace(
         spec,
         layers=tuple(replace(x, attention=smaller(x.attention)) for x in spec.layers),
+    )
+
+
+def attention_alone(spec: ModelSpec) -> ModelSpec:
+    """The same model with tiny dense feed-forwards: its masks need no package of experts."""
+    return replace(
+        spec, layers=tuple(replace(layer, feed_forward=DenseSpec(1)) for layer in spec.layers)
     )
 
 
