@@ -92,7 +92,7 @@ def test_rotations_that_no_score_shows_are_no_difference(build, modulo):
     for layer in (0, 1, 3):
         variant = changed.layers[layer].attention.variant
         rotary = replace(variant.rotary, modulo=modulo)
-        variant.rotary, variant.encode.rotary, variant.encode.name = rotary, rotary, rotary.name
+        variant.rotary, variant.rotation = rotary, rotary.name
         changed._rotaries[rotary.name] = rotary
     parted = [result.slot for result in bisect(build(), changed, TOKENS).parted]
     # Counted from blocks of 6, chunks of 4 are cut: then scores do differ.

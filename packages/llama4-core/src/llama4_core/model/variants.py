@@ -52,45 +52,74 @@ def temperature(positions: Tensor, spec: TemperatureSpec) -> Tensor:
     return (1 + spec.scale * torch.log1p(steps)).float()
 
 
-class _Encoded(nn.Module):
-    """Rotation, then a weightless norm of q and k per head: shared by the rotary variants."""
+class Rotated(nn.Module):
+    """Attention over rotated queries and keys; the functions below say with which mask.
 
-    def __init__(self, rotary: Rotary, qk_norm: bool, norm_eps: float) -> None:
+    Args:
+        spec: of the layer.
+        norm_eps: of the QK norm: a weightless RMS norm of q and k per head, after the rotation.
+        mask: which keys are seen.
+        modulo: of the positions, or None.
+        score_terms: changes of the scores.
+    """
+
+    def __init__(
+        self,
+        spec: AttentionSpec,
+        norm_eps: float,
+        mask: Mask,
+        *,
+        modulo: int | None = None,
+        score_terms: tuple[ScoreTerm, ...] = (),
+    ) -> None:
         super().__init__()
-        self.rotary = rotary
-        self.name = rotary.name
-        self.qk_norm = qk_norm
+        self.mask = mask
+        self.score_terms = score_terms
+        self.qk_norm = spec.qk_norm
         self.norm_eps = norm_eps
+        self.rotary = Rotary(_needed(spec, "rope", spec.rope), spec.head_dim, modulo)
+        self.rotation = self.rotary.name
+        self.sink = nn.Parameter(torch.zeros(spec.heads)) if Sink() in score_terms else None
 
     def forward(self, q: Tensor, k: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        rotations = view.shared[self.name]
+        """Encodes q ``[N, H, K]`` and k ``[N, G, K]``."""
+        rotations = view.shared[self.rotation]
         q, k = rotate(q, rotations), rotate(k, rotations)
         if self.qk_norm:
             q, k = rms_normalise(q, self.norm_eps), rms_normalise(k, self.norm_eps)
         return q, k
 
-
-class IRopeChunked(nn.Module):
-    """Llama 4's local layers: rotary within blocks of ``chunk`` positions, optional QK norm."""
-
-    def __init__(self, spec: AttentionSpec, norm_eps: float) -> None:
-        super().__init__()
-        chunk = _needed(spec, "chunk", spec.chunk)
-        rope = _needed(spec, "rope", spec.rope)
-        _unused(spec, "window", "temperature", "soft_cap", "sink")
-        self.mask: Mask = Causal() & Chunked(chunk)
-        self.score_terms: tuple[ScoreTerm, ...] = ()
-        self.rotary = Rotary(rope, spec.head_dim, chunk)
-        self.encode = _Encoded(self.rotary, spec.qk_norm, norm_eps)
-
-    def forward(self, q: Tensor, k: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        """Encodes q ``[N, H, K]`` and k ``[N, G, K]``."""
-        encoded: tuple[Tensor, Tensor] = self.encode(q, k, view)
-        return encoded
-
     def score_tensors(self) -> Mapping[str, Tensor]:
-        """No score term names a tensor."""
-        return {}
+        """``{"sink": [H]}`` where there is one."""
+        return {} if self.sink is None else {"sink": self.sink}
+
+
+def irope_chunked(spec: AttentionSpec, norm_eps: float) -> Rotated:
+    """Llama 4's local layers: blocks of ``chunk`` positions, counted from the block's start."""
+    chunk = _needed(spec, "chunk", spec.chunk)
+    _unused(spec, "window", "temperature", "soft_cap", "sink")
+    return Rotated(spec, norm_eps, Causal() & Chunked(chunk), modulo=chunk)
+
+
+def full_rope(spec: AttentionSpec, norm_eps: float) -> Rotated:
+    """Everything before (Llama Guard 4)."""
+    _unused(spec, "chunk", "window", "temperature", "soft_cap", "sink")
+    return Rotated(spec, norm_eps, Causal())
+
+
+def sliding_window(spec: AttentionSpec, norm_eps: float) -> Rotated:
+    """The last ``window`` positions."""
+    window = _needed(spec, "window", spec.window)
+    _unused(spec, "chunk", "temperature", "soft_cap", "sink")
+    return Rotated(spec, norm_eps, Causal() & SlidingWindow(window))
+
+
+def capped_sink(spec: AttentionSpec, norm_eps: float) -> Rotated:
+    """Everything before, with soft-capped scores and, if asked for, a learned sink per head."""
+    cap = _needed(spec, "soft_cap", spec.soft_cap)
+    _unused(spec, "chunk", "window", "temperature")
+    terms: tuple[ScoreTerm, ...] = (SoftCap(cap), Sink()) if spec.sink else (SoftCap(cap),)
+    return Rotated(spec, norm_eps, Causal(), score_terms=terms)
 
 
 class NopeGlobal(nn.Module):
@@ -114,78 +143,6 @@ class NopeGlobal(nn.Module):
     def score_tensors(self) -> Mapping[str, Tensor]:
         """No score term names a tensor."""
         return {}
-
-
-class FullRope(nn.Module):
-    """Rotary attention over everything before (Llama Guard 4), optional QK norm."""
-
-    def __init__(self, spec: AttentionSpec, norm_eps: float) -> None:
-        super().__init__()
-        rope = _needed(spec, "rope", spec.rope)
-        _unused(spec, "chunk", "window", "temperature", "soft_cap", "sink")
-        self.mask: Mask = Causal()
-        self.score_terms: tuple[ScoreTerm, ...] = ()
-        self.rotary = Rotary(rope, spec.head_dim, None)
-        self.encode = _Encoded(self.rotary, spec.qk_norm, norm_eps)
-
-    def forward(self, q: Tensor, k: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        """Encodes q ``[N, H, K]`` and k ``[N, G, K]``."""
-        encoded: tuple[Tensor, Tensor] = self.encode(q, k, view)
-        return encoded
-
-    def score_tensors(self) -> Mapping[str, Tensor]:
-        """No score term names a tensor."""
-        return {}
-
-
-class SlidingWindowRope(nn.Module):
-    """Rotary attention over the last ``window`` positions, optional QK norm."""
-
-    def __init__(self, spec: AttentionSpec, norm_eps: float) -> None:
-        super().__init__()
-        window = _needed(spec, "window", spec.window)
-        rope = _needed(spec, "rope", spec.rope)
-        _unused(spec, "chunk", "temperature", "soft_cap", "sink")
-        self.mask: Mask = Causal() & SlidingWindow(window)
-        self.score_terms: tuple[ScoreTerm, ...] = ()
-        self.rotary = Rotary(rope, spec.head_dim, None)
-        self.encode = _Encoded(self.rotary, spec.qk_norm, norm_eps)
-
-    def forward(self, q: Tensor, k: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        """Encodes q ``[N, H, K]`` and k ``[N, G, K]``."""
-        encoded: tuple[Tensor, Tensor] = self.encode(q, k, view)
-        return encoded
-
-    def score_tensors(self) -> Mapping[str, Tensor]:
-        """No score term names a tensor."""
-        return {}
-
-
-class CappedSink(nn.Module):
-    """Rotary attention whose scores are soft-capped, with a learned sink per head."""
-
-    def __init__(self, spec: AttentionSpec, norm_eps: float) -> None:
-        super().__init__()
-        rope = _needed(spec, "rope", spec.rope)
-        cap = _needed(spec, "soft_cap", spec.soft_cap)
-        _unused(spec, "chunk", "window", "temperature")
-        self.mask: Mask = Causal()
-        self.score_terms: tuple[ScoreTerm, ...] = (SoftCap(cap),)
-        self.sink: nn.Parameter | None = None
-        if spec.sink:
-            self.score_terms += (Sink(),)
-            self.sink = nn.Parameter(torch.zeros(spec.heads))
-        self.rotary = Rotary(rope, spec.head_dim, None)
-        self.encode = _Encoded(self.rotary, spec.qk_norm, norm_eps)
-
-    def forward(self, q: Tensor, k: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        """Encodes q ``[N, H, K]`` and k ``[N, G, K]``."""
-        encoded: tuple[Tensor, Tensor] = self.encode(q, k, view)
-        return encoded
-
-    def score_tensors(self) -> Mapping[str, Tensor]:
-        """``{"sink": [H]}`` where there is one."""
-        return {} if self.sink is None else {"sink": self.sink}
 
 
 def _needed(spec: AttentionSpec, field: str, value: _T | None) -> _T:

@@ -17,19 +17,19 @@ def llama4_attention_variants() -> Iterable[Component]:
     """Variants of softmax attention."""
     module = "llama4_core.model.variants"
     yield Component(
-        "irope-chunked", f"{module}:IRopeChunked", "Llama 4's local layers: RoPE within chunks"
+        "irope-chunked", f"{module}:irope_chunked", "Llama 4's local layers: RoPE within chunks"
     )
     yield Component(
         "nope-global",
         f"{module}:NopeGlobal",
         "Llama 4's global layers: no position, temperature by position",
     )
-    yield Component("full-rope", f"{module}:FullRope", "RoPE over the whole context")
+    yield Component("full-rope", f"{module}:full_rope", "RoPE over the whole context")
     yield Component(
-        "sliding-window", f"{module}:SlidingWindowRope", "RoPE, each query sees the last tokens"
+        "sliding-window", f"{module}:sliding_window", "RoPE, each query sees the last tokens"
     )
     yield Component(
-        "capped-sink", f"{module}:CappedSink", "RoPE with soft-capped scores and a learned sink"
+        "capped-sink", f"{module}:capped_sink", "RoPE with soft-capped scores and a learned sink"
     )
 
 

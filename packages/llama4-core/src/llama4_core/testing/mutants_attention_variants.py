@@ -18,12 +18,12 @@ from llama4_core.testing.check import Subject
 from llama4_core.testing.mutants import Mutant, patched
 from llama4_core.testing.mutants_attention_backends import Shifted
 
-NAMES: dict[type, str] = {
-    variants.IRopeChunked: "irope-chunked",
+NAMES: dict[Callable[..., Any], str] = {
+    variants.irope_chunked: "irope-chunked",
     variants.NopeGlobal: "nope-global",
-    variants.FullRope: "full-rope",
-    variants.SlidingWindowRope: "sliding-window",
-    variants.CappedSink: "capped-sink",
+    variants.full_rope: "full-rope",
+    variants.sliding_window: "sliding-window",
+    variants.capped_sink: "capped-sink",
 }
 
 
@@ -51,7 +51,7 @@ class Broken:
 def _mutant(
     bug: str,
     check: str,
-    kind: type,
+    kind: Callable[..., Any],
     *,
     spec: Callable[[AttentionSpec], AttentionSpec] = lambda spec: spec,
     call: Callable[..., Any] | None = None,
@@ -128,26 +128,26 @@ def _no_variance_floor(x: Tensor, eps: float) -> Tensor:
 
 
 MUTANTS: tuple[Mutant, ...] = (
-    _mutant("absolute positions", "relative-position", variants.FullRope, call=_absolute),
-    _mutant("eps 1e-6", "rotation-keeps-norm", variants.FullRope, eps=1e-6),
+    _mutant("absolute positions", "relative-position", variants.full_rope, call=_absolute),
+    _mutant("eps 1e-6", "rotation-keeps-norm", variants.full_rope, eps=1e-6),
     _mutant(
         "no QK norm",
         "rotation-keeps-norm",
-        variants.IRopeChunked,
+        variants.irope_chunked,
         planted=patched(variants, "rms_normalise", _never_normed),
     ),
-    _mutant("RoPE unscaled", "rotation-law", variants.FullRope, spec=_unscaled),
-    _mutant("another original length", "rotation-law", variants.FullRope, spec=_other_length),
+    _mutant("RoPE unscaled", "rotation-law", variants.full_rope, spec=_unscaled),
+    _mutant("another original length", "rotation-law", variants.full_rope, spec=_other_length),
     _mutant(
         "half-split RoPE",
         "rotation-law",
-        variants.IRopeChunked,
+        variants.irope_chunked,
         planted=patched(variants, "rotate", _half_split),
     ),
     _mutant(
         "eps a tenth",
         "rotation-law",
-        variants.SlidingWindowRope,
+        variants.sliding_window,
         planted=patched(variants, "rms_normalise", _no_variance_floor),
     ),
     _mutant("position in the keys", "position-free", variants.NopeGlobal, call=_rotated_keys),
@@ -163,19 +163,19 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "chunk one too large",
         "mask-law",
-        variants.IRopeChunked,
+        variants.irope_chunked,
         fields=lambda spec: {"mask": Causal() & Chunked((spec.chunk or 1) + 1)},
     ),
     _mutant(
         "window one too large",
         "mask-law",
-        variants.SlidingWindowRope,
+        variants.sliding_window,
         fields=lambda spec: {"mask": Causal() & SlidingWindow((spec.window or 1) + 1)},
     ),
     _mutant(
         "horizon one too late",
         "mask-law",
-        variants.SlidingWindowRope,
+        variants.sliding_window,
         planted=patched(
             SlidingWindow, "horizon", lambda self, position: max(0, position - self.size + 2)
         ),
@@ -183,7 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "horizon of the next chunk",
         "mask-law",
-        variants.IRopeChunked,
+        variants.irope_chunked,
         planted=patched(
             Chunked, "horizon", lambda self, position: (position + 1) // self.size * self.size
         ),
@@ -191,9 +191,9 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "sink not declared",
         "declares-score-terms",
-        variants.CappedSink,
+        variants.capped_sink,
         fields=lambda spec: {"score_terms": ()},
     ),
-    _mutant("gives float32", "dtype-and-strides", variants.FullRope, call=_wide),
-    _mutant("position by row", "token-alone", variants.FullRope, call=_by_row),
+    _mutant("gives float32", "dtype-and-strides", variants.full_rope, call=_wide),
+    _mutant("position by row", "token-alone", variants.full_rope, call=_by_row),
 )
