@@ -69,6 +69,8 @@ CORPUS = (
     "Où est le café déjà ouvert ? Привет, мир! 你好，世界。これはテストです。 안녕하세요 "
     "🦙🦙 👨\u200d👩\u200d👧 "
     "def f(x):\n    return {'a': x ** 2}\r\n\t# 1234567\n\n   AAAA aaaa ----==== "
+    # Tokens across the borders of the split, so that ids tell where it is.
+    "!\n/ !\n/ !\n/ 's! 's! a1 a1 1a 1a !a !a \nA \nA /A /A 12345 12345 "
 ) * 2
 
 
