@@ -27,13 +27,13 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _measure import seconds
 from torch import Tensor
 
 from llama4_core.attention.sdpa import SdpaAttention
@@ -48,12 +48,6 @@ Run = Callable[[], Tensor]
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()
-    call()
-    return time.thread_time() - start
 
 
 def probes(dtype: torch.dtype) -> dict[str, float]:

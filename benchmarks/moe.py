@@ -18,39 +18,17 @@ import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _measure import probes, seconds
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Llama4TextConfig
 from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
 
 from llama4_moe import MoE, MoEConfig
 
 TARGETS = {("whole", 1): 15, ("whole", 4096): 7, ("routed", 1): 25, ("routed", 4096): 10}
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """CPU time of one call."""
-    start = time.thread_time()
-    call()
-    return time.thread_time() - start
-
-
-def probes(dtype: torch.dtype) -> dict[str, float]:
-    """What one core can do: GB/s read from memory, GFLOP/s of products."""
-    memory = torch.zeros(1 << 27, dtype=torch.int64)
-    memory.sum()
-    found = {"read GB/s": 1.0737 / min(seconds(memory.sum) for _ in range(3))}
-    for kind in (dtype, torch.float32):
-        a, b = torch.randn(1024, 2048).to(kind), torch.randn(2048, 2048).to(kind)
-        F.linear(a, b)
-        best = min(seconds(lambda a=a, b=b: F.linear(a, b)) for _ in range(3))
-        found[f"{str(kind)[6:]} GFLOP/s"] = 2 * 1024 * 2048 * 2048 / best / 1e9
-    return found
 
 
 def models(arguments: argparse.Namespace, dtype: torch.dtype) -> tuple[MoE, Llama4TextMoe]:
@@ -137,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dtype = getattr(torch, arguments.dtype)
-    roof = probes(dtype)
+    roof = probes()
     print("probes:", {name: round(value, 1) for name, value in roof.items()}, flush=True)
     ours, theirs = models(arguments, dtype)
     ours.backend = arguments.backend
