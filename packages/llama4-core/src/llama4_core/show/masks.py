@@ -172,6 +172,7 @@ def text(pictures: Iterable[MaskPicture]) -> str:
 def draw(pictures: Sequence[MaskPicture]) -> Any:
     """The masks side by side as a matplotlib figure."""
     from matplotlib.colors import ListedColormap
+    from matplotlib.ticker import MaxNLocator
 
     figure = blank_figure(4.2 * len(pictures), 5.0)
     for axes, drawn in zip(
@@ -183,6 +184,8 @@ def draw(pictures: Sequence[MaskPicture]) -> Any:
             axes.set_xticks([i - 0.5 for i in range(side)], minor=True)
             axes.set_yticks([i - 0.5 for i in range(side)], minor=True)
             axes.grid(which="minor", color="white", linewidth=0.8)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(which="both", length=0)
         edge = -0.5
         for length in drawn.documents[:-1]:
