@@ -64,7 +64,7 @@ class MetaFormat:
 
     def detect(self, folder: Path) -> bool:
         """A params.json and at least one shard."""
-        return (folder / PARAMS).is_file() and bool(_shards(folder))
+        return (folder / PARAMS).is_file() and bool(shard_paths(folder))
 
     def read_spec(self, folder: Path, max_positions: int | None = None) -> ModelSpec:
         """Reads ``params.json``; ``max_positions`` is the longest context where it is silent."""
@@ -87,7 +87,7 @@ class MetaFormat:
         Raises:
             CheckpointError: a shard is missing or damaged, or its keys do not fit the spec.
         """
-        paths = _shards(folder)
+        paths = shard_paths(folder)
         expected = [f"consolidated.{number:02d}.pth" for number in range(len(paths))]
         if not paths or [path.name for path in paths] != expected:
             raise CheckpointError(
@@ -170,7 +170,8 @@ class MetaFormat:
         fill(self.plan(tensors, spec), folder, Journal(), progress)
 
 
-def _shards(folder: Path) -> list[Path]:
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards in ``folder``, by number."""
     found = [path for path in folder.iterdir() if _SHARD.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.split(".")[1]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from llama4_core.specs.find import spec_from_path
 from llama4_core.specs.model import AttentionSpec, ModelSpec, MoESpec
 
 if TYPE_CHECKING:
+    from llama4_core.checkpoints.describe import Stored
     from llama4_core.hub.remote import RemoteCheckpoint
 
 _GIB = 2**30
@@ -52,6 +54,12 @@ class Command:
         )
         parser.add_argument("--revision", help="branch, tag or commit of a repository")
         parser.add_argument(
+            "--from",
+            dest="source_format",
+            choices=["meta"],
+            help="look into the pickle files of Meta's format too (nothing in them is run)",
+        )
+        parser.add_argument(
             "--max-positions",
             type=int,
             metavar="N",
@@ -66,14 +74,19 @@ class Command:
         remote = _remote(arguments)
         spec = _find(arguments) if remote is None else remote.spec
         stored = None if remote is None else _stored(remote)
+        here = None if remote is not None else _stored_here(arguments)
         costs = account(spec)
         if arguments.json:
             plain = _plain(spec, costs)
+            if here is not None:
+                plain["stored"] = asdict(here)
             print_json(plain if stored is None else {**plain, "remote": stored})
         else:
             print(_report(spec, costs))
             if stored is not None:
                 print(_report_stored(stored))
+            if here is not None:
+                print(_report_here(here))
         return 0
 
 
@@ -127,6 +140,28 @@ def _report_stored(stored: dict[str, Any]) -> str:
     else:
         lines.append("  weights in Meta's format: pickle files, which are not read by range")
     lines.append(f"  read by range: {stored['bytes_read']:,} bytes; no weights were downloaded")
+    return "\n".join(lines)
+
+
+def _stored_here(arguments: argparse.Namespace) -> Stored | None:
+    """What a folder of this machine holds, if it holds weights; only then is torch imported."""
+    folder = Path(arguments.model)
+    if not folder.is_dir() or not any(
+        path.suffix in (".safetensors", ".pth") for path in folder.iterdir()
+    ):
+        return None
+    from llama4_core.checkpoints.describe import describe
+
+    return describe(folder, pickle=arguments.source_format == "meta")
+
+
+def _report_here(here: Stored) -> str:
+    lines = ["", f"stored: {here.files} files of {here.kind}, {here.nbytes / 1e9:.4g} GB"]
+    if here.read:
+        dtypes = ", ".join(f"{count} {name}" for name, count in here.dtypes)
+        lines.append(f"  {here.tensors} keys ({dtypes}), {here.vision} of them vision")
+    else:
+        lines.append("  pickle files, not looked into; --from meta counts their keys, running none")
     return "\n".join(lines)
 
 
