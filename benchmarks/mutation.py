@@ -1,8 +1,8 @@
 """Plants every machine-made bug and says which the conformance kit finds.
 
-    python benchmarks/mutation.py                     # all, about ten minutes on one core
-    python benchmarks/mutation.py masks ledger        # some
-    python benchmarks/mutation.py --write docs/mutation.md
+python benchmarks/mutation.py                     # all, about ten minutes on one core
+python benchmarks/mutation.py masks ledger        # some
+python benchmarks/mutation.py --write docs/mutation.md
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTRODUCTION = """# Mutation score
 The conformance kit is tested by bugs. Those planted by hand are in `testing/mutants_*.py`, at least
 one per check. This page counts those planted by machine: in each file below every comparison, whole
 number and sign is changed, one at a time (`<` to `<=`, `==` to `!=`, `+` to `-`, `n` to `n + 1`,
-`min` to `max`, `and` to `or`), and the checks of its socket run with 25 examples each. A survivor is
+`min` to `max`, `and` to `or`), and the checks of its socket run with 25 examples each (200 for the ledger). A survivor is
 a change that no check noticed; the score counts it as missed, even where it changes no result.
 
 Written by `python benchmarks/mutation.py --write docs/mutation.md`.
@@ -66,15 +66,16 @@ def page(scores: list[Score]) -> str:
 
 def main() -> int:
     """Runs it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("modules", nargs="*", help="short names, such as masks; all by default")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here")
-    parser.add_argument("--examples", type=int, default=25, help="cases per check (25)")
     arguments = parser.parse_args()
     scores = []
     for target in targets(arguments.modules):
         started = time.perf_counter()
-        scores.append(score(target, examples=arguments.examples))
+        scores.append(score(target))
         print(f"{scores[-1].explain()}\n  {time.perf_counter() - started:.0f} s", flush=True)
     if arguments.write is not None:
         arguments.write.write_text(page(scores))

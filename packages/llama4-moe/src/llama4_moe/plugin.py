@@ -67,6 +67,10 @@ FEED_FORWARDS = (
         "moe",
         "llama4_moe.feed_forward:MoEFeedForward",
         "routed SwiGLU experts beside a shared one",
+        expected_failures={
+            "compiles": "backends are frozen by number of tokens, and the one that 'auto' takes "
+            "for a few, 'loop', counts on the host; override backend with 'padded-bmm' to compile"
+        },
     ),
 )
 

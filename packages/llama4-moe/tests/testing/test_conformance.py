@@ -3,15 +3,14 @@
 import pytest
 
 from llama4_core.testing.check import run
-from llama4_core.testing.registry import checks_of, subjects
+from llama4_core.testing.registry import checks_for, subjects
 from llama4_core.testing.tests import report
 
 OURS = [subject for subject in subjects() if subject.distribution == "llama4-moe"]
 CASES = [
     (subject, check)
     for subject in OURS
-    if subject.socket in ("routers", "expert_backends")
-    for check in checks_of(subject.socket)
+    for check in checks_for(subject)
 ]
 
 
@@ -22,5 +21,9 @@ def test_passes(subject, check):
     report(run(check, subject))
 
 
-def test_both_sockets_have_components():
-    assert {subject.socket for subject, _ in CASES} == {"routers", "expert_backends"}
+def test_all_sockets_have_components():
+    assert {subject.socket for subject, _ in CASES} == {
+        "routers",
+        "expert_backends",
+        "feed_forwards",
+    }

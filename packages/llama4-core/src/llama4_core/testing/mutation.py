@@ -67,12 +67,14 @@ class Target:
         hunts: checks and what they are run on, the likeliest finder first.
         leave: functions whose sites are left out, with the reason.
         survivors: address of a site that nobody can or has to find -> the reason.
+        examples: cases per check.
     """
 
     module: ModuleType
     hunts: Callable[[], Sequence[tuple[Check, Subject]]]
     leave: Mapping[str, str] = field(default_factory=dict)
     survivors: Mapping[str, str] = field(default_factory=dict)
+    examples: int = 25
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,13 @@ class Score:
         return "\n".join(lines)
 
 
-def score(target: Target, *, examples: int = 25) -> Score:
+def score(target: Target) -> Score:
     """Plants every bug of a target in turn. The check that found the last bug is asked first.
 
     Raises:
         AssertionError: a check fails without any bug, so it would find everything.
     """
-    hunts = list(target.hunts())
+    hunts, examples = list(target.hunts()), target.examples
     for check, subject in hunts:
         sound = run(check, subject, examples=examples, seed=0, shrink=False)
         if sound.status == FAILED:

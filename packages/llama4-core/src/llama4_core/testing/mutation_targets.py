@@ -19,6 +19,7 @@ from llama4_core.protocols.masks import (
 )
 from llama4_core.testing.check import Check, Subject, check
 from llama4_core.testing.compare import holds
+from llama4_core.testing.ledgers import ledger_by_hand, lengths_by_hand
 from llama4_core.testing.mutation import Target
 from llama4_core.testing.registry import checks_of, make_subject
 
@@ -78,6 +79,29 @@ def _mask_hunts() -> Sequence[tuple[Check, Subject]]:
 TARGETS: tuple[Target, ...] = (
     Target(masks, _mask_hunts, leave={"_positive": "wording of refused sizes; tested by itself"}),
     Target(caches, hunts("caches", "full", "bounded")),
-    Target(ledger, hunts("caches", "bounded", "full")),
-    Target(cached, hunts("caches", "bounded", "full")),
+    Target(
+        ledger,
+        lambda: [(ledger_by_hand, make_subject("caches", "bounded"))],
+        survivors={
+            "return max((end - begin for end, begin in zip(ends, self.start, strict=True)), "
+            "default=0) | 0 -> 1": "there is always a row: the default is never taken",
+        },
+        # A case takes a millisecond, and a drop needs several steps to come about.
+        examples=200,
+    ),
+    Target(
+        cached,
+        lambda: [
+            (lengths_by_hand, make_subject("caches", "bounded")),
+            *hunts("caches", "bounded")(),
+            *hunts("mixers", "gated-linear")(),
+        ],
+        survivors={
+            "capacity: int = 0, | 0 -> 1": "one slot expected instead of none: the first step "
+            "makes room for what it needs either way",
+            "cache = make_cache(rows, kind.kv_heads, kind.head_dim, 0, dtype, device) | 0 -> 1": (
+                "a slot too many until the first step resizes"
+            ),
+        },
+    ),
 )
