@@ -12,6 +12,7 @@ import torch
 from llama4_core.checkpoints import stream
 from llama4_core.checkpoints.convert import convert
 from llama4_core.checkpoints.joined import Joined, compact, gathered, join, pieces
+from llama4_core.checkpoints.plan import SafetensorsPlan, TorchPlan
 from llama4_core.cli.progress import line
 from llama4_core.errors import CheckpointError
 
@@ -104,12 +105,52 @@ def test_another_conversion_starts_afresh(source, tmp_path, small_pieces, change
 
 @pytest.mark.parametrize("tear", [1, 5, 8, 9, 100])
 def test_a_torn_journal(source, tmp_path, small_pieces, tear):
-    stopped(source, tmp_path / "out")
+    stopped(source, tmp_path / "out", format="meta")
     notes = tmp_path / ".out.partial.journal"
     notes.write_bytes(notes.read_bytes()[:-tear])
-    convert(source, tmp_path / "out")
-    convert(source, tmp_path / "whole")
+    convert(source, tmp_path / "out", "meta")
+    convert(source, tmp_path / "whole", "meta")
     assert content(tmp_path / "whole") == content(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("form", "kind"), [("native", SafetensorsPlan), ("meta", TorchPlan)])
+def test_a_file_that_was_half_prepared(source, tmp_path, monkeypatch, form, kind):
+    def half(self, path):
+        path.write_bytes(b"half")
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "prepare", half)
+        with pytest.raises(StoppedError):
+            convert(source, tmp_path / "out", form)
+    convert(source, tmp_path / "out", form)
+    convert(source, tmp_path / "whole", form)
+    assert content(tmp_path / "whole") == content(tmp_path / "out")
+
+
+def test_the_journal_only_names_what_is_on_the_disk(source, tmp_path, monkeypatch, small_pieces):
+    """A power failure may lose whatever was not synchronised."""
+    unsafe, flushes = [], []
+    write, sync, flush = stream._write, os.fsync, stream.Journal.flush
+
+    def written(handle, raw, offset):
+        unsafe.append(len(raw))
+        write(handle, raw, offset)
+
+    def synchronised(descriptor):
+        unsafe.clear()
+        sync(descriptor)
+
+    def flushed(self):
+        flushes.append(len(unsafe))
+        flush(self)
+
+    monkeypatch.setattr(stream, "_write", written)
+    monkeypatch.setattr(stream.os, "fsync", synchronised)
+    monkeypatch.setattr(stream.Journal, "flush", flushed)
+    convert(source, tmp_path / "out")
+    assert len(flushes) > 5
+    assert not any(flushes)
 
 
 def test_a_journal_whose_beginning_is_torn(source, tmp_path, small_pieces):
