@@ -71,6 +71,7 @@ def assemble(
         model = Transformer(spec, parts)
     parts.finish()
     model.report = parts.report
+    model.catalogue = known
     return model.eval()
 
 
@@ -86,9 +87,9 @@ def find_spec(name: str, known: Catalogue | None = None) -> ModelSpec:
     return spec
 
 
-def cache_factory(name: str) -> Callable[..., Any]:
+def cache_factory(name: str, known: Catalogue) -> Callable[..., Any]:
     """The cache component ``name``, ready to be called."""
-    parts = Assembler(catalogue(), Overrides({}), dtype="float32", device="cpu")
+    parts = Assembler(known, Overrides({}), dtype="float32", device="cpu")
     return parts.factory("caches", "cache", name)
 
 

@@ -246,8 +246,13 @@ def _fitting(
         str(folder),
     )
     if unused:
-        log.info("%s: %d weights unused by the overridden parts: %s", folder, len(unused),
-                 ", ".join(unused[:5]))  # fmt: skip
+        log.warning(
+            "%s: %d weights are not used by the parts in their place, and a model saved from this "
+            "one will not have them: %s",
+            folder,
+            len(unused),
+            ", ".join(unused[:5]),
+        )
     return [name for name in wanted if name not in own]
 
 
@@ -291,7 +296,11 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
                 f"{', '.join(absent)} unfilled, which the checkpoint does not hold"
             )
         module.load_state_dict(given, strict=False, assign=True)
-        log.info("%s: %s starts with values of its own", path, type(module).__name__)
+        log.warning(
+            "%s: the checkpoint holds no values for %s, which starts with its own",
+            path,
+            type(module).__name__,
+        )
 
 
 def _tokenizer(folder: Path, spec: ModelSpec) -> Tokenizer | None:

@@ -19,7 +19,7 @@ from llama4_core.generation.result import Piece
 from llama4_core.generation.rows import Ending, Row
 from llama4_core.generation.sampling import Sampler, Sampling, log_probabilities
 from llama4_core.generation.stops import CONTEXT, LENGTH, stop_strings
-from llama4_core.plugins.catalogue import catalogue
+from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.specs import ModelSpec
 from llama4_core.tokenizers.tokenizer import Tokenizer
 
@@ -326,14 +326,15 @@ def _read(
         if room == 0:
             row.end_without_room()
         rows.append(row)
-    make = _sampler(sampler) if isinstance(sampler, str) else sampler
+    known = getattr(model, "catalogue", None) or catalogue()
+    make = _sampler(sampler, known) if isinstance(sampler, str) else sampler
     greedy = sampling.temperature == 0
     return _Request(tuple(rows), make(sampling), greedy, logprobs, prefill_chunk, progress, cache)
 
 
-def _sampler(name: str) -> Callable[[Sampling], Sampler]:
+def _sampler(name: str, known: Catalogue) -> Callable[[Sampling], Sampler]:
     """What builds the sampler called ``name``."""
-    entry = catalogue().find("samplers", name)
+    entry = known.find("samplers", name)
     reason = entry.component.refusal(None)
     if reason:
         raise ComponentError(f"sampler {name!r} {reason}")

@@ -40,7 +40,7 @@ def _frequency_tensor(spec: RopeSpec, head_dim: int, device: torch.device) -> Te
 def rotation(positions: Tensor, spec: RopeSpec, head_dim: int, modulo: int | None) -> Tensor:
     """The rotation of each position, ``exp(i * position * f_j)``.
 
-    Angles are formed in float64: in float32 they are wrong by 0.19 rad at position 10 million.
+    Angles are formed in float64: in float32 they are wrong by about 0.2 rad at position 10 million.
     Layers that see only their own chunk may take positions modulo the chunk, exactly, because only
     differences of positions within a chunk ever matter.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llama4_core.chat.conversation import Reply
     from llama4_core.generation.result import Generation
     from llama4_core.inspection.capture import Capture, Captured
+    from llama4_core.plugins.catalogue import Catalogue
     from llama4_core.plugins.report import AssemblyReport
     from llama4_core.tokenizers.tokenizer import Tokenizer
 
@@ -35,6 +36,7 @@ class Transformer(nn.Module):
     Attributes:
         spec: what it is.
         report: what runs in each slot, and why.
+        catalogue: where its parts came from, plugin files included.
         tokenizer: or None when the checkpoint has none.
         extra_weights: tensors of the checkpoint that belong to packages not in use (vision), kept
             to be written back.
@@ -43,6 +45,7 @@ class Transformer(nn.Module):
 
     spec: ModelSpec
     report: AssemblyReport
+    catalogue: Catalogue
     tokenizer: Tokenizer | None
 
     def __init__(self, spec: ModelSpec, parts: Parts) -> None:
@@ -131,7 +134,7 @@ class Transformer(nn.Module):
         if cache != "auto":
             from llama4_core.assembly.assemble import cache_factory
 
-            make = cache_factory(cache) if isinstance(cache, str) else cache
+            make = cache_factory(cache, self.catalogue) if isinstance(cache, str) else cache
         return CachedContext(self._mixers(), rows, make, self.dtype, self.device, capacity=capacity)
 
     def _mixers(self) -> list[Any]:
