@@ -19,8 +19,9 @@ INTRODUCTION = """# Mutation score
 The conformance kit is tested by bugs. Those planted by hand are in `testing/mutants_*.py`, at least
 one per check. This page counts those planted by machine: in each file below every comparison, whole
 number and sign is changed, one at a time (`<` to `<=`, `==` to `!=`, `+` to `-`, `n` to `n + 1`,
-`min` to `max`, `and` to `or`), and the checks of its socket run with 25 examples each (200 for the ledger). A survivor is
-a change that no check noticed; the score counts it as missed, even where it changes no result.
+`min` to `max`, `any` to `all`, `and` to `or`), and the checks of its socket run with 25 examples
+each (200 for the ledger). A survivor is a change that no check noticed; the score counts it as
+missed, even where it changes no result.
 
 Written by `python benchmarks/mutation.py --write docs/mutation.md`.
 """

@@ -7,11 +7,7 @@ from llama4_core.testing.registry import checks_for, subjects
 from llama4_core.testing.tests import report
 
 OURS = [subject for subject in subjects() if subject.distribution == "llama4-moe"]
-CASES = [
-    (subject, check)
-    for subject in OURS
-    for check in checks_for(subject)
-]
+CASES = [(subject, check) for subject in OURS for check in checks_for(subject)]
 
 
 @pytest.mark.parametrize(

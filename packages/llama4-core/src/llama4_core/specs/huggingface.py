@@ -14,7 +14,7 @@ from typing import Any
 from llama4_core.errors import SpecError
 from llama4_core.specs import huggingface_keys as table
 from llama4_core.specs.foreign import ForeignKeys
-from llama4_core.specs.huggingface_write import huggingface_from_spec, rope_parameters
+from llama4_core.specs.huggingface_write import DTYPES, huggingface_from_spec, rope_parameters
 from llama4_core.specs.layers import every, llama4_layers
 from llama4_core.specs.model import (
     DenseSpec,
@@ -29,7 +29,6 @@ from llama4_core.specs.model import (
 
 __all__ = ["huggingface_from_spec", "spec_from_huggingface"]
 
-_DTYPES = ("float32", "bfloat16", "float16")
 _CLASSES = {"llama4": "Llama4ForConditionalGeneration", "llama4_text": "Llama4ForCausalLM"}
 
 
@@ -139,8 +138,8 @@ def _dtype(keys: ForeignKeys) -> str | None:
     if dtype is None:
         return None
     plain = dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
-    if plain not in _DTYPES:
-        keys.fail("dtype", dtype, f"one of {', '.join(_DTYPES)}")
+    if plain not in DTYPES:
+        keys.fail("dtype", dtype, f"one of {', '.join(DTYPES)}")
     return str(plain)
 
 

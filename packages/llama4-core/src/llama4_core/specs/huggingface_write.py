@@ -10,6 +10,9 @@ from llama4_core.specs.common import layers_in_common
 from llama4_core.specs.layers import every
 from llama4_core.specs.model import ModelSpec, RopeSpec, VisionSpec
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What a configuration may say the weights are in."""
+
 
 def huggingface_from_spec(spec: ModelSpec) -> dict[str, Any]:
     """The ``config.json`` of a model: ``llama4`` with vision, else ``llama4_text``.
@@ -23,6 +26,11 @@ def huggingface_from_spec(spec: ModelSpec) -> dict[str, Any]:
     """
     source = spec.source.get("huggingface", {})
     carried = source if isinstance(source, Mapping) else {}
+    if spec.dtype not in DTYPES:
+        raise SpecError(
+            f"the spec {spec.name!r} is in {spec.dtype}; a config.json says one of "
+            f"{', '.join(DTYPES)}: convert the weights, or save in the native format"
+        )
     text = _text(spec, carried.get("text_config", {}))
     if spec.vision is None:
         return {

@@ -65,7 +65,7 @@ class Case:
             tied=self.tied,
             dtype=self.dtype,
             tokens=TokenIds(
-                **{"bos": 1, "eos": (2, 3), "pad": 0},
+                bos=1, eos=(2, 3), pad=0,
                 **({"image": 5, "image_start": 6, "image_end": 7} if self.vision else {}),
             ),
             layers=llama4_layers(
@@ -292,7 +292,7 @@ class Damage:
     ),
 )
 def damaged_files(subject: Subject, case: tuple[Case, Damage]) -> None:
-    """A damaged file is a Llama4Error in one line, or goes unnoticed with names and shapes right."""
+    """A damaged file is a Llama4Error in one line, or goes unnoticed with all shapes right."""
     drawn, damage = case
     with _written(subject, drawn) as folder:
         files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -45,9 +45,7 @@ def build(subject: Subject, spec: DenseSpec | MoESpec, dtype: str = "float32") -
 
 
 @functools.lru_cache(maxsize=64)
-def _accepted(
-    call: Callable[..., Any], name: str
-) -> tuple[tuple[DenseSpec | MoESpec, ...], str]:
+def _accepted(call: Callable[..., Any], name: str) -> tuple[tuple[DenseSpec | MoESpec, ...], str]:
     """The descriptions that it can be built from: those of its own kind, if there are any."""
     found, first = [], ""
     for spec in [spec for spec in SPECS if spec.kind == name] or SPECS:
@@ -132,7 +130,9 @@ def output_and_routing(subject: Subject, case: Case) -> None:
         holds(bool((weights[ids < 0] == 0).all()), "no expert, but a weight")
         experts = case.spec.experts if isinstance(case.spec, MoESpec) else None
         if experts is not None:
-            holds(bool(((ids >= -1) & (ids < experts)).all()), f"ids outside of -1 .. {experts - 1}")
+            holds(
+                bool(((ids >= -1) & (ids < experts)).all()), f"ids outside of -1 .. {experts - 1}"
+            )
             if routing.logits is not None:
                 shape = list(routing.logits.shape)
                 holds(shape == [len(x), experts], f"logits {shape}, expected [N, E]")
@@ -193,7 +193,11 @@ def strides(subject: Subject, case: Case) -> None:
     before, state = x.clone(), copy.deepcopy(module.state_dict())
     with torch.no_grad():
         y, routing = module(x, NOTHING)
-        for change, what in ((strided, "strided"), (walled, "between walls"), (torch.clone, "again")):
+        for change, what in (
+            (strided, "strided"),
+            (walled, "between walls"),
+            (torch.clone, "again"),
+        ):
             got, chosen = module(change(x), NOTHING)
             close(got, y, subject.tolerance("float32"), what)
             _same_routing(chosen, routing, slice(None), what)

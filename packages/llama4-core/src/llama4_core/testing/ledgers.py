@@ -207,7 +207,10 @@ class _Run:
                 size = self.capacity
                 if name == "double":
                     size = 2 * ((self.bound or 0) + self.case.slack)
-                ends = [start + size + excess for start, excess in zip(self.before, numbers, strict=True)]
+                ends = [
+                    start + size + excess
+                    for start, excess in zip(self.before, numbers, strict=True)
+                ]
                 held = [a + b for a, b in zip(self.committed, self.pending, strict=True)]
                 numbers = tuple(max(0, end - have) for end, have in zip(ends, held, strict=True))
             if name == "commit":

@@ -13,9 +13,7 @@ TARGETS: tuple[Target, ...] = (
     Target(
         selection,
         hunts("routers", "sigmoid-top-k"),
-        survivors={
-            "if count > _ROUNDS: | Gt -> GtE": "both ways give the same ids; one is faster"
-        },
+        survivors={"if count > _ROUNDS: | Gt -> GtE": "both ways give the same ids; one is faster"},
     ),
     Target(sigmoid, hunts("routers", "sigmoid-top-k-balanced", "sigmoid-top-k")),
     Target(softmax, hunts("routers", "softmax-top-k")),
