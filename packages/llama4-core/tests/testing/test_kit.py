@@ -214,6 +214,64 @@ def test_pytest_plugin(pytester, monkeypatch):
     )  # fmt: skip
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(["*caches:full:storage*PASSED*"])
+    result.stdout.fnmatch_lines(["*seconds per socket*", "caches * of * s, 1 component(s)*"])
+
+
+STRICT = """
+from llama4_core.contexts.caches import HeadMajorCache
+from llama4_core.testing import conformance_tests
+
+test_sound = conformance_tests(
+    "caches", target=HeadMajorCache, expected_failures={"storage": "not mended yet"}
+)
+"""
+
+
+def test_a_declared_failure_that_passes_fails_the_plugin(pytester, monkeypatch):
+    monkeypatch.setenv("LLAMA4_KIT_EXAMPLES", "2")
+    pytester.makepyfile(STRICT)
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*unexpected pass*", "*remove it from expected_failures*"])
+
+
+def test_command_fails_when_a_declared_failure_passes(mine, capsys):
+    file = mine({"storage": "not mended yet"})
+    words = ["check", "caches:mine", "--plugin", file, "--only", "storage", "--examples", "2"]
+    assert main(words) == 1
+    assert "unexpected pass" in capsys.readouterr().out
+
+
+def test_command_writes_a_report(mine, tmp_path, capsys):
+    declared = {"nbytes-is-true": "counts elsewhere", "memory-as-stated": "counts elsewhere"}
+    file, path = mine(declared), tmp_path / "report.json"
+    words = ["check", "cache:mine", "--plugin", file, "--examples", "2", "--report", str(path)]
+    assert main(words) == 0
+    assert "5 checks" in capsys.readouterr().out
+    report = json.loads(path.read_text())
+    assert (report["component"], report["failed"]) == ("caches:mine", 0)
+    assert report["expected_failures"] == declared
+    assert {each["check"]: each["status"] for each in report["checks"]} == {
+        "storage": "pass",
+        "overlapping-move": "pass",
+        "nbytes-is-true": "expected failure",
+        "any-history": "pass",
+        "memory-as-stated": "expected failure",
+    }
+    for each in report["checks"]:
+        assert (each["seed"], each["examples"]) == (0, 2)
+        assert each["why"]
+        assert each["rerun"]
+    assert main([*words[:-1], str(tmp_path / "no" / "report.json")]) == 2
+    assert "--report" in capsys.readouterr().err
+
+
+def test_a_distribution_adds_checks_of_its_own():
+    common = {each.name for each in registry.checks_of("feed_forwards")}
+    ours = registry.make_subject("feed_forward", "dense")
+    assert {each.name for each in registry.checks_for(ours)} == common
+    stranger = dataclasses.replace(ours, distribution="no-such-distribution")
+    assert {each.name for each in registry.checks_for(stranger)} == common
 
 
 def test_pytest_plugin_refuses_unknown_components(pytester):

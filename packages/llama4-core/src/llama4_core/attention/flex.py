@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.attention.flex_attention as flex_module
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
@@ -121,7 +122,7 @@ class FlexAttention:
         else:
             queries = q[plan.rows].transpose(1, 2)
             keys, values = (x[plan.slots, :, : plan.keys] for x in (keys, values))
-        run = _compiled() if self.compiled else flex_attention
+        run = _compiled() if self.compiled else _uncompiled
         result = run(
             queries,
             keys,
@@ -153,6 +154,20 @@ class FlexAttention:
 @functools.cache
 def _compiled() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=True)
+
+
+def _uncompiled(*tensors: Tensor, **options: Any) -> Any:
+    """Torch's unfused form without tracing.
+
+    ``flex_attention`` outside of torch.compile traces itself anew at each call, for about half a
+    second: its mask is another function each time. torch names this switch in its own warning.
+    """
+    before = flex_module._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG
+    flex_module._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+    try:
+        return flex_attention(*tensors, **options)
+    finally:
+        flex_module._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 
 def _score_function(plan: FlexPlan) -> Callable[..., Tensor] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama4_core.cli.output import (
@@ -17,7 +20,8 @@ from llama4_core.errors import ComponentError
 from llama4_core.plugins.catalogue import socket_named
 
 if TYPE_CHECKING:
-    from llama4_core.testing.check import Check, Outcome
+    from llama4_core.plugins.catalogue import Entry
+    from llama4_core.testing.check import Check, Outcome, Subject
 
 
 class Command:
@@ -37,6 +41,9 @@ class Command:
         parser.add_argument("--examples", type=_count, help="cases per check (25)")
         parser.add_argument("--seed", type=int, default=0, help="of the drawing of cases (0)")
         parser.add_argument("--device", default="cpu", help="type of device to run on (cpu)")
+        parser.add_argument(
+            "--report", type=Path, metavar="FILE", help="write everything to this file, as JSON"
+        )
         add_plugin_option(parser)
         add_json_option(parser)
         parser.epilog = (
@@ -73,6 +80,8 @@ class Command:
             if not arguments.json:
                 print(_line(outcome), flush=True)
         failed = [outcome for outcome in outcomes if outcome.failed]
+        if arguments.report is not None:
+            _write(arguments.report, _report(entry, subject, outcomes, arguments.plugin))
         if arguments.json:
             print_json([_plain(outcome, arguments.plugin) for outcome in outcomes])
         else:
@@ -121,8 +130,42 @@ def _plain(outcome: Outcome, plugins: list[str]) -> dict[str, Any]:
         "reason": outcome.reason,
         "example": outcome.example,
         "rerun": outcome.rerun + _plugins(plugins),
+        "seed": outcome.seed,
+        "examples": outcome.examples,
         "seconds": round(outcome.seconds, 3),
     }
+
+
+def _report(
+    entry: Entry, subject: Subject, outcomes: list[Outcome], plugins: list[str]
+) -> dict[str, Any]:
+    """What was checked, with what, and what came of it."""
+    import hypothesis
+    import torch
+
+    return {
+        "component": f"{subject.socket}:{subject.name}",
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "device": subject.device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hypothesis": hypothesis.__version__,
+        "expected_failures": dict(subject.expected_failures),
+        "failed": sum(outcome.failed for outcome in outcomes),
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),
+        "checks": [_plain(outcome, plugins) for outcome in outcomes],
+    }
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    except OSError as error:
+        raise ComponentError(
+            f"--report {path}: cannot be written ({error.strerror}); name a file in a folder that "
+            "exists and may be written"
+        ) from error
 
 
 def _described(check: Check) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class Case:
             tied=self.tied,
             dtype=self.dtype,
             tokens=TokenIds(
-                bos=1, eos=(2, 3), pad=0,
+                bos=1,
+                eos=(2, 3),
+                pad=0,
                 **({"image": 5, "image_start": 6, "image_end": 7} if self.vision else {}),
             ),
             layers=llama4_layers(

@@ -27,6 +27,23 @@ GRADIENT = 10
 """Gradients may differ by so many times a tolerance: they sum differences of products."""
 
 
+BUDGETS = {
+    # A compiled case, and many plans per case.
+    "attention_backends": 30.0,
+    "feed_forwards": 25.0,
+    "expert_backends": 25.0,
+}
+"""Seconds that all checks of one component may take with 25 cases each, on one free core."""
+
+BUDGET = 15.0
+"""The same for every other socket."""
+
+
+def budget(socket: str) -> float:
+    """Seconds that a component of the socket may take; printed beside what it took."""
+    return BUDGETS.get(socket, BUDGET) * max(1.0, examples() / EXAMPLES)
+
+
 def examples() -> int:
     """Cases per check.
 
