@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama4_core.cli.output import add_override_options, overrides_of
+from llama4_core.cli.loading import add_model_options, load_model
 from llama4_core.errors import ChatError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Command:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("model", help="a checkpoint folder, or a model's name")
+        add_model_options(parser)
         parser.add_argument(
             "--session",
             type=Path,
@@ -48,10 +48,7 @@ class Command:
             default="llama4",
             help="chat format: llama4 (default), or template for the checkpoint's own",
         )
-        parser.add_argument("--dtype", default="auto", help="auto (as stored), float32, bfloat16")
-        parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
         parser.add_argument("--json", action="store_true", help="one JSON object per reply")
-        add_override_options(parser)
         parser.epilog = (
             "Type a message and Enter. '/result TEXT' answers a tool call, '/exit' or the end of\n"
             "the input leaves, Ctrl-C stops a reply and keeps what was said.\n\n"
@@ -63,15 +60,7 @@ class Command:
     def run(self, arguments: argparse.Namespace) -> int:
         """Talks until the input ends."""
         session = _session(arguments)
-        from llama4_core import load
-
-        model = load(
-            arguments.model,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            overrides=overrides_of(arguments),
-            plugins=arguments.plugin,
-        )
+        model = load_model(arguments)
         from llama4_core.chat.messages import Message
 
         if session.messages and not arguments.json:

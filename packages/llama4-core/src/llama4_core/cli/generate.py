@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from llama4_core.cli.loading import add_model_options, load_model
 from llama4_core.cli.output import (
     add_json_option,
-    add_override_options,
-    overrides_of,
     print_json,
 )
 from llama4_core.errors import GenerationError
@@ -30,7 +29,7 @@ class Command:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("model", help="a checkpoint folder, or a model's name with --random")
+        add_model_options(parser)
         parser.add_argument("prompt", nargs="?", help="the text to continue")
         parser.add_argument(
             "--tokens", metavar="IDS", help="the prompt as token ids instead: 200000,5,17"
@@ -67,12 +66,6 @@ class Command:
             metavar="N",
             help=f"prompt tokens per forward (default {PREFILL_CHUNK})",
         )
-        parser.add_argument("--dtype", default="auto", help="auto (as stored), float32, bfloat16")
-        parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
-        parser.add_argument(
-            "--random", type=int, metavar="SEED", help="random weights instead of stored ones"
-        )
-        add_override_options(parser)
         add_json_option(parser)
         parser.epilog = (
             "examples:\n"
@@ -83,19 +76,11 @@ class Command:
     def run(self, arguments: argparse.Namespace) -> int:
         """Loads the model and prints what it says."""
         prompt = _prompt(arguments)
-        from llama4_core import load
         from llama4_core.generation import Sampling
 
         # What cannot work is said before a large model is loaded; stream() checks the rest.
         Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.min_p)
-        model = load(
-            arguments.model,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            overrides=overrides_of(arguments),
-            random=arguments.random,
-            plugins=arguments.plugin,
-        )
+        model = load_model(arguments)
         pieces = model.stream(
             prompt,
             max_tokens=arguments.max_tokens,

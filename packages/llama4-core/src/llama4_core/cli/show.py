@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama4_core.cli.loading import add_model_options, load_model
 from llama4_core.cli.output import (
     add_json_option,
     add_override_options,
@@ -118,15 +119,9 @@ class RoutingCommand:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("model", help="a checkpoint folder, or a model's name with --random")
+        add_model_options(parser)
         parser.add_argument("prompt", nargs="?", help="the text")
         parser.add_argument("--tokens", metavar="IDS", help="token ids instead: 1,2,3")
-        parser.add_argument("--dtype", default="auto", help="auto (as stored), float32, bfloat16")
-        parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
-        parser.add_argument(
-            "--random", type=int, metavar="SEED", help="random weights instead of stored ones"
-        )
-        add_override_options(parser)
         _add_outputs(parser)
         parser.epilog = (
             'examples:\n  llama4 show routing ./checkpoint "The keeper of the lighthouse"\n'
@@ -139,17 +134,9 @@ class RoutingCommand:
         if (arguments.prompt is None) == (arguments.tokens is None):
             raise DrawingError("expected either a text or --tokens IDS, not both or neither")
         ids = None if arguments.tokens is None else _numbers("--tokens", arguments.tokens)
-        from llama4_core import load
         from llama4_core.show import routing
 
-        model = load(
-            arguments.model,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            overrides=overrides_of(arguments),
-            random=arguments.random,
-            plugins=arguments.plugin,
-        )
+        model = load_model(arguments)
         if ids is None:
             if model.tokenizer is None:
                 raise DrawingError(f"{arguments.model} has no tokenizer; pass --tokens IDS instead")
