@@ -60,7 +60,9 @@ def page(scores: list[Score]) -> str:
             reason = found.target.survivors.get(site.address, "**not explained**")
             lines.append(f"- `{site.function}`: `{site.text}`, {site.change}: {reason}.")
     lines += ["", "## Left out", ""]
-    lines.append("- Methods that call `super()`, functions in functions, and what a module computes.")
+    lines.append(
+        "- Methods that call `super()`, inner functions, and what a module computes at import."
+    )
     for found in scores:
         lines += [f"- `{name}`: {reason}." for name, reason in found.target.leave.items()]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,13 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize(
-    "mutant", MUTANTS, ids=lambda m: f"{m.subject.socket}:{m.check}:{m.bug.replace(' ', '-')}"
+    "mutant",
+    [
+        # Starts two processes, some ten seconds each time.
+        pytest.param(m, marks=[pytest.mark.slow] if m.check == "data-parallel" else [])
+        for m in MUTANTS
+    ],
+    ids=lambda m: f"{m.subject.socket}:{m.check}:{m.bug.replace(' ', '-')}",
 )
 def test_caught(mutant):
     # Always 25 examples: a mutant that only a hundred find is not caught in practice.

@@ -45,14 +45,14 @@ def masks_by_hand(subject: Subject, case: tuple[Place, Place, int]) -> None:
     holds(SameDocument().visible(query, key) == same, "SameDocument")
     joined = Causal() & SameDocument() & Chunked(size) & SlidingWindow(size)
     holds(joined.visible(query, key) == (same and past and chunk and recent), "a conjunction")
-    for mask in (Everything(), SameDocument(), Causal()):
-        holds(mask.horizon(query.position) == 0, f"{mask} has a horizon")
+    for whole in (Everything(), SameDocument(), Causal()):
+        holds(whole.horizon(query.position) == 0, f"{whole} has a horizon")
     for part in (Chunked(size), SlidingWindow(size)):
         both: Mask = Causal() & part
         seen = range(query.position + 1)
         visible = [j for j in seen if both.visible(Place(query.position, 0), Place(j, 0))]
-        for mask in (part, both):
-            holds(mask.horizon(query.position) == min(visible), f"the horizon of {mask}")
+        for each in (part.horizon(query.position), both.horizon(query.position)):
+            holds(each == min(visible), f"the horizon of {part} is {each}")
     holds(Everything() & Causal() == Causal() == Causal() & Causal(), "repeats stay")
     holds(Everything() & Everything() == Everything(), "everything and everything")
     holds(
