@@ -274,10 +274,16 @@ def docs(session: nox.Session) -> None:
     say(f"Open {output / 'index.html'}")
 
 
+def benchmarks() -> dict[str, Path]:
+    """Name -> file; a leading underscore is for what they share."""
+    files = sorted((ROOT / "benchmarks").glob("*.py"))
+    return {path.stem: path for path in files if not path.name.startswith("_")}
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks: all of them, or `-- NAME ...`; each prints ratios and writes JSON."""
-    available = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))}
+    available = benchmarks()
     unknown = [name for name in session.posargs if name not in available]
     if unknown:
         session.error(f"no benchmark named {unknown[0]}; there are: {', '.join(available)}")

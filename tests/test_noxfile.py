@@ -250,6 +250,13 @@ def test_every_package_has_a_budget():
     assert set(module.BUDGETS) == {f.name for f in module.package_folders()} | {"tests", "examples"}
 
 
+def test_every_benchmark_is_found():
+    found = load().benchmarks()
+    assert {"attention", "model", "moe"} <= found.keys()
+    for path in found.values():
+        assert '__name__ == "__main__"' in path.read_text(), f"{path.name} does nothing when run"
+
+
 def test_the_ci_script_runs_the_four_sessions():
     script = NOXFILE.parent / ".ci" / "run"
     assert "noxfile.py -s lint tests docs alone" in script.read_text()
