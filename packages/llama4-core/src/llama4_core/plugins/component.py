@@ -70,6 +70,20 @@ class Component:
             raise PluginError(
                 f"component {self.name!r} has contract {self.contract!r}; expected a whole number"
             )
+        # Listings and assembly read these of every component: one that is malformed is its own
+        # plugin's problem, and must not show up later as everybody's.
+        for field_name, kind, fits in (
+            ("summary", "a line of text", isinstance(self.summary, str)),
+            ("supports", "a function or None", self.supports is None or callable(self.supports)),
+            ("tolerances", "a mapping", isinstance(self.tolerances, Mapping)),
+            ("expected_failures", "a mapping", isinstance(self.expected_failures, Mapping)),
+            ("settings", "a mapping", isinstance(self.settings, Mapping)),
+        ):
+            if not fits:
+                raise PluginError(
+                    f"component {self.name!r} has {field_name} {getattr(self, field_name)!r}; "
+                    f"expected {kind}"
+                )
 
     def rank(self, problem: Any) -> int:
         """Priority for one problem."""
@@ -97,14 +111,14 @@ class Component:
         """Imports the target.
 
         Raises:
-            PluginError: the module cannot be imported or lacks the attribute.
+            PluginError: the module raises when it is imported, or lacks the attribute.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
             found: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # foreign code: a module may raise anything when it is imported
             raise PluginError(
                 f"component {self.name!r} cannot be used: importing {self.target!r} failed with "
                 f"{type(error).__name__}: {error}"
@@ -120,5 +134,5 @@ def _importable(module: str) -> bool:
     """Whether ``module`` can be found, without running it (its parents are imported)."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent is missing, or is no package
+    except Exception:  # noqa: BLE001 - a parent is missing, is no package, or raises at import
         return False
