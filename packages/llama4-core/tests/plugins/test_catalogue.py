@@ -159,6 +159,10 @@ def test_the_allow_list_keeps_others_out_and_ours_in(plugin, component) -> None:
     ]
     assert known.find("caches", "x").allowed
     assert names(Catalogue.from_plugins(plugins, allow=[]), "caches") == BUILT_IN["caches"]
+    # Leaving out what is not listed is what was asked for, when strict too.
+    assert names(Catalogue.from_plugins(plugins, allow=["wanted"], strict=True), "caches")[-1] == (
+        "wanted/x"
+    )
     # Unset: loaded, but not for "auto" to choose.
     assert not Catalogue.from_plugins(plugins).find("caches", "x").allowed
 

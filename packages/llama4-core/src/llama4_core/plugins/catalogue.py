@@ -7,7 +7,8 @@ The result does not depend on the order of discovery.
 Environment:
     LLAMA4_PLUGINS: comma-separated distributions; of the foreign ones only these are loaded, and
         these may be chosen by "auto". Unset: all are loaded, none is chosen unless named.
-    LLAMA4_STRICT_PLUGINS: "1" makes the first problem an error.
+    LLAMA4_STRICT_PLUGINS: "1" makes the first problem an error; that a distribution is not listed
+        in LLAMA4_PLUGINS is none.
 """
 
 from __future__ import annotations
@@ -180,7 +181,9 @@ class Catalogue:
         ours = source.distribution in OURS
         listed = self._allow is not None and source.distribution in self._allow
         if self._allow is not None and not (ours or listed or source.local):
-            self._report(source, "not loaded: LLAMA4_PLUGINS does not list this distribution")
+            # What was asked for, and so no error when strict.
+            left_out = "not loaded: LLAMA4_PLUGINS does not list this distribution"
+            self.problems.append(Problem(source.distribution, source.origin, left_out))
             return
         found, problems = offered(source)
         for problem in problems:
