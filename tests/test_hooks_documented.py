@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 from llama4_core.plugins.hookspecs import SOCKETS, Hooks
@@ -21,3 +22,13 @@ def test_every_hook_is_documented_with_its_exact_signature():
         assert str(inspect.signature(hook)) == "(self) -> 'Iterable[Component]'"
         assert inspect.getdoc(hook), f"{name} has no documentation"
         assert inspect.getdoc(hook) in page
+
+
+def test_what_the_hooks_refer_to_exists():
+    for name, hook in inspect.getmembers(Hooks, inspect.isfunction):
+        for path in re.findall(r"llama4_core(?:\.\w+)+", inspect.getdoc(hook)):
+            module, _, attribute = path.rpartition(".")
+            if importlib.util.find_spec(module) is None or not hasattr(
+                importlib.import_module(module), attribute
+            ):
+                assert importlib.util.find_spec(path), f"{name} refers to {path}"

@@ -27,7 +27,7 @@ def socket_lines() -> Iterator[str]:
     yield ""
     yield "Everything that can be swapped. This page is generated from"
     yield "`llama4_core/plugins/hookspecs.py`; `llama4 plugins` prints what your own installation"
-    yield "offers, with the reason for each component that cannot run there."
+    yield "offers, `llama4 doctor` and `llama4 explain MODEL` why a backend cannot run there."
     for socket in SOCKETS.values():
         contracts = (
             f"contract {socket.current}"

@@ -89,14 +89,15 @@ class Hooks:
         """What lets tokens meet in a block: softmax attention, or something else.
 
         Target: an ``nn.Module`` built as ``target(spec: LayerSpec, width, norm_eps, parts)`` with
-        ``forward(x, view)`` and ``state_spec`` (llama4_core.model.mixers).
+        ``forward(x, view)``, ``kind`` and ``state_spec``; llama4_core.protocols.views.Mixer.
         """
 
     @hookspec
     def llama4_caches(self) -> Iterable[Component]:
         """Where keys and values are kept between forwards.
 
-        Target: llama4_core.contexts.caches.
+        Target: built as ``target(rows, kv_heads, head_dim, capacity, dtype, device)``;
+        llama4_core.contexts.caches.LayerCache.
         """
 
     @hookspec
@@ -119,7 +120,7 @@ class Hooks:
     def llama4_checkpoint_formats(self) -> Iterable[Component]:
         """Folders of weights that can be read and written.
 
-        Target: llama4_core.checkpoints.formats.CheckpointFormat.
+        Target: built as ``target()``; llama4_core.checkpoints.formats.CheckpointFormat.
         """
 
     @hookspec
