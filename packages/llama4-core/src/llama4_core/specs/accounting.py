@@ -23,7 +23,7 @@ INT4_GROUP = 128
 
 @dataclass(frozen=True)
 class KeyValueBytes:
-    """Keys and values (and recurrent states) of one user in bfloat16.
+    """Keys and values of one user in bfloat16, and recurrent states, which are kept in float32.
 
     Attributes:
         length: tokens in the context.
@@ -135,12 +135,19 @@ def states_of(spec: ModelSpec) -> list[StateSpec]:
 
 
 def cache_bytes(states: list[StateSpec], length: int) -> KeyValueBytes:
-    """The cache of one user with ``length`` tokens, two bytes for each element."""
-    return KeyValueBytes(
-        length,
-        full=2 * sum(state.elements(length, bounded=False) for state in states),
-        bounded=2 * sum(state.elements(length) for state in states),
-    )
+    """The cache of one user with ``length`` tokens.
+
+    Two bytes for each number of keys and values, four for each of a recurrent state.
+    """
+
+    def total(*, bounded: bool) -> int:
+        return sum(
+            4 * state.constant_elements
+            + 2 * state.elements_per_token * state.tokens_kept(length, bounded=bounded)
+            for state in states
+        )
+
+    return KeyValueBytes(length, full=total(bounded=False), bounded=total(bounded=True))
 
 
 def _groups(d: int, f: int) -> int:

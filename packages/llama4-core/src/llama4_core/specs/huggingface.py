@@ -14,7 +14,9 @@ from typing import Any
 from llama4_core.errors import SpecError
 from llama4_core.specs import huggingface_keys as table
 from llama4_core.specs.foreign import ForeignKeys
-from llama4_core.specs.huggingface_write import DTYPES, huggingface_from_spec, rope_parameters
+from llama4_core.specs.huggingface_common import CLASSES, Common, read_common
+from llama4_core.specs.huggingface_vision import read_vision
+from llama4_core.specs.huggingface_write import huggingface_from_spec, rope_parameters
 from llama4_core.specs.layers import every, llama4_layers
 from llama4_core.specs.model import (
     DenseSpec,
@@ -28,8 +30,6 @@ from llama4_core.specs.model import (
 )
 
 __all__ = ["huggingface_from_spec", "spec_from_huggingface"]
-
-_CLASSES = {"llama4": "Llama4ForConditionalGeneration", "llama4_text": "Llama4ForCausalLM"}
 
 
 def spec_from_huggingface(
@@ -48,20 +48,20 @@ def spec_from_huggingface(
     if not isinstance(config, Mapping):
         raise SpecError(f"{where} is {config!r}; expected a table of keys and values")
     kind = config.get("model_type")
-    if kind not in _CLASSES:
+    if kind not in CLASSES:
         raise SpecError(
             f"{where}: model_type is {kind!r}; expected 'llama4' (text and vision) or 'llama4_text'"
         )
     if kind == "llama4":
         return _with_vision(config, where, name)
     keys = ForeignKeys(config, where, table.TEXT_KEYS)
-    outer = _common(keys, kind)
+    outer = read_common(keys, kind)
     return _text(keys, outer, where).spec(name or outer.name or kind, None, TokenIds(), {})
 
 
 def _with_vision(config: Mapping[str, Any], where: str, name: str | None) -> ModelSpec:
     top = ForeignKeys(config, where, table.MODEL_KEYS)
-    outer = _common(top, "llama4")
+    outer = read_common(top, "llama4")
     image = _token(top, "image_token_index", "image_token_id")
     if image is None:
         top.fail("image_token_index", None, "the id of the token that image features replace")
@@ -75,72 +75,11 @@ def _with_vision(config: Mapping[str, Any], where: str, name: str | None) -> Mod
 
     text_where = f"{where}, text_config"
     text_keys = ForeignKeys(text_values, text_where, table.TEXT_KEYS)
-    text = _text(text_keys, _common(text_keys, "llama4_text"), text_where).inside(outer, text_where)
-    vision = _vision(vision_values, f"{where}, vision_config")
+    text = _text(text_keys, read_common(text_keys, "llama4_text"), text_where).inside(
+        outer, text_where
+    )
+    vision = read_vision(vision_values, f"{where}, vision_config")
     return text.spec(name or outer.name or "llama4", vision, tokens, outer.carried)
-
-
-@dataclass
-class _Common:
-    """What every level of a configuration may hold."""
-
-    name: str
-    dtype: str | None
-    tied: bool | None
-    bos: int | None
-    eos: tuple[int, ...]
-    pad: int | None
-    carried: dict[str, Any]
-
-
-def _common(keys: ForeignKeys, kind: str) -> _Common:
-    keys.refuse(table.REFUSED)
-    found = keys.take("model_type", kind)
-    if found != kind:
-        keys.fail("model_type", found, repr(kind))
-    carried = keys.carried(table.CARRIED)
-    carried |= keys.neutral(table.NEUTRAL_ANY, "only plain causal models are understood")
-    carried |= keys.neutral(
-        table.NEUTRAL_GENERATION, "sampling settings belong into generation_config.json"
-    )
-    architectures = carried.pop("architectures", None)
-    if kind in _CLASSES and architectures is not None and architectures != [_CLASSES[kind]]:
-        keys.fail("architectures", architectures, f"[{_CLASSES[kind]!r}] for model_type {kind!r}")
-    tied = keys.take("tie_word_embeddings", None)
-    if tied is not None and not isinstance(tied, bool):
-        keys.fail("tie_word_embeddings", tied, "true or false")
-    eos = keys.take("eos_token_id", None)
-    eos = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-    for token in eos:
-        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
-            keys.fail("eos_token_id", token, "a token id or a list of token ids")
-    name, older = keys.take("_name_or_path", None), keys.take("name_or_path", None)
-    return _Common(
-        name=str(name or older or ""),
-        dtype=_dtype(keys),
-        tied=tied,
-        bos=keys.count("bos_token_id", None, at_least=0),
-        eos=eos,
-        pad=_pad(keys),
-        carried=carried,
-    )
-
-
-def _pad(keys: ForeignKeys) -> int | None:
-    """Some published files say -1 for none."""
-    pad = keys.count("pad_token_id", None, at_least=-1)
-    return None if pad == -1 else pad
-
-
-def _dtype(keys: ForeignKeys) -> str | None:
-    new, old = keys.take("dtype", None), keys.take("torch_dtype", None)
-    dtype = new if new is not None else old
-    if dtype is None:
-        return None
-    plain = dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
-    if plain not in DTYPES:
-        keys.fail("dtype", dtype, f"one of {', '.join(DTYPES)}")
-    return str(plain)
 
 
 def _token(keys: ForeignKeys, name: str, alias: str) -> int | None:
@@ -154,10 +93,10 @@ def _token(keys: ForeignKeys, name: str, alias: str) -> int | None:
 class _Text:
     """A text model that was read, before its surroundings are known."""
 
-    common: _Common
+    common: Common
     numbers: dict[str, Any]
 
-    def inside(self, outer: _Common, where: str) -> _Text:
+    def inside(self, outer: Common, where: str) -> _Text:
         """Settle what the outer level says too.
 
         The outer dtype wins, since transformers writes it there when it saves weights.
@@ -204,7 +143,7 @@ class _Text:
         )
 
 
-def _text(keys: ForeignKeys, common: _Common, where: str) -> _Text:
+def _text(keys: ForeignKeys, common: Common, where: str) -> _Text:
     kept = common.carried
     kept |= keys.neutral(table.NEUTRAL_TEXT, "nothing else exists in Llama 4")
     count = keys.count("num_hidden_layers")
@@ -414,67 +353,3 @@ def _dense(keys: ForeignKeys, needed: bool, kept: dict[str, Any]) -> DenseSpec |
     if "intermediate_size_mlp" in keys:
         kept["intermediate_size_mlp"] = keys.count("intermediate_size_mlp")
     return None
-
-
-def _vision(values: object, where: str) -> VisionSpec:
-    keys = ForeignKeys(values, where, table.VISION_KEYS)
-    common = _common(keys, "llama4_vision_model")
-    kept = common.carried
-    kept |= keys.neutral(table.NEUTRAL_VISION, "nothing else exists in Llama 4")
-    # transformers' encoder always uses 1e-5, whatever this key says.
-    eps = keys.number("norm_eps", 1e-5)
-    if eps != 1e-5:
-        keys.fail("norm_eps", eps, "1e-05, which the encoder uses whatever is written here")
-    theta = _vision_theta(keys)
-    width, ratio = keys.count("hidden_size"), keys.number("pixel_shuffle_ratio")
-    mlp, adapter = keys.count("intermediate_size"), keys.count("projector_input_dim")
-    output, features = keys.count("projector_output_dim"), keys.count("vision_output_dim")
-    if mlp != round(width / ratio**2):
-        keys.fail(
-            "intermediate_size",
-            mlp,
-            f"hidden_size / pixel_shuffle_ratio^2 = {round(width / ratio**2)}: it is also the "
-            "input of the adapter",
-        )
-    if output != adapter:
-        keys.fail("projector_output_dim", output, f"projector_input_dim, {adapter}")
-    if features != output:
-        keys.fail("vision_output_dim", features, f"projector_output_dim, {output}")
-    spec = VisionSpec(
-        width=width,
-        layers=keys.count("num_hidden_layers"),
-        heads=keys.count("num_attention_heads"),
-        mlp_width=mlp,
-        image_size=_square(keys, "image_size"),
-        patch_size=_square(keys, "patch_size"),
-        channels=keys.count("num_channels"),
-        shuffle_ratio=ratio,
-        adapter_width=adapter,
-        adapter_output=output,
-        theta=theta,
-        norm_eps=eps,
-        extra=kept,
-    )
-    keys.finish()
-    return spec
-
-
-def _vision_theta(keys: ForeignKeys) -> float:
-    """10000 where absent: no Llama 4 has another, and the first published files leave it out."""
-    parameters = keys.take("rope_parameters", None) or keys.take("rope_scaling", None) or {}
-    inner = ForeignKeys(parameters, f"{keys.where}, rope_parameters", ("rope_theta", "rope_type"))
-    inner.neutral({"rope_type": "default", "type": "default"}, "the encoder has no scaling")
-    outer_theta, theta = keys.number("rope_theta", None), inner.number("rope_theta", None)
-    inner.finish()
-    if theta is not None and outer_theta is not None and theta != outer_theta:
-        keys.fail("rope_theta", outer_theta, f"{theta}, as in rope_parameters")
-    return float(theta or outer_theta or 10_000.0)
-
-
-def _square(keys: ForeignKeys, key: str) -> int:
-    value = keys.take(key)
-    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
-        value = value[0]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        keys.fail(key, value, "one whole number, or two equal ones: tiles are square")
-    return int(value)

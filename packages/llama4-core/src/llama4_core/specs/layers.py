@@ -15,6 +15,22 @@ from llama4_core.specs.model import (
 )
 
 
+MOST_LAYERS = 10_000
+"""Blocks of a model, at most: a damaged file must not ask for billions of them."""
+
+
+def check_depth(count: int, where: str = "the model") -> None:
+    """Refuses a number of blocks that no model has, before anything of that size is made.
+
+    Raises:
+        SpecError: ``count`` is above :data:`MOST_LAYERS`.
+    """
+    if count > MOST_LAYERS:
+        raise SpecError(
+            f"{where} has {count} layers; expected at most {MOST_LAYERS}: is the file damaged?"
+        )
+
+
 def every(interval: int | None, layers: int) -> tuple[int, ...]:
     """Indices ``i`` below ``layers`` with ``(i + 1) % interval == 0``; none for interval None.
 
@@ -22,8 +38,9 @@ def every(interval: int | None, layers: int) -> tuple[int, ...]:
     mixtures of experts in 1, 3, ... for step 2.
 
     Raises:
-        SpecError: ``interval`` is below 1.
+        SpecError: ``interval`` is below 1, or there are more than :data:`MOST_LAYERS`.
     """
+    check_depth(layers)
     if interval is None:
         return ()
     if interval < 1:
@@ -67,8 +84,10 @@ def llama4_layers(
         unchunked: indices of layers that have positions and yet no chunk.
 
     Raises:
-        SpecError: an index has no layer, or a feed-forward that is needed is missing.
+        SpecError: an index has no layer, a feed-forward that is needed is missing, or there are
+            more than :data:`MOST_LAYERS`.
     """
+    check_depth(count)
     for what, indices in (
         ("position-free", position_free),
         ("mixture-of-experts", moe_layers),

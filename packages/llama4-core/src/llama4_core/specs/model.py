@@ -6,8 +6,10 @@ what was expected and what to do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from llama4_core.errors import SpecError
 
@@ -60,6 +62,7 @@ class TemperatureSpec:
     floor: float
 
     def __post_init__(self) -> None:
+        _number("TemperatureSpec.scale", self.scale)
         _above("TemperatureSpec.floor", self.floor, 0)
 
 
@@ -201,8 +204,13 @@ class VisionSpec:
     extra: Mapping[str, object] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "mlp_width", "image_size", "patch_size"):
+        for name in (
+            "width", "layers", "heads", "mlp_width", "image_size", "patch_size", "channels",
+            "adapter_width", "adapter_output",
+        ):  # fmt: skip
             _count(f"VisionSpec.{name}", getattr(self, name))
+        for name in ("shuffle_ratio", "theta", "norm_eps"):
+            _above(f"VisionSpec.{name}", getattr(self, name), 0)
         if self.image_size % self.patch_size:
             raise SpecError(
                 f"VisionSpec.image_size is {self.image_size}, not a multiple of patch_size "
@@ -284,5 +292,14 @@ def _count(name: str, value: object) -> None:
 
 
 def _above(name: str, value: object, bound: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > bound:
+    if not _is_number(value) or not value > bound:
         raise SpecError(f"{name} is {value!r}; expected a number above {bound}")
+
+
+def _number(name: str, value: object) -> None:
+    if not _is_number(value):
+        raise SpecError(f"{name} is {value!r}; expected a finite number")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

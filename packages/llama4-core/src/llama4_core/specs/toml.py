@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from llama4_core.errors import SpecError
+from llama4_core.specs.layers import check_depth
 from llama4_core.specs.model import DenseSpec, LayerSpec, ModelSpec, MoESpec
 from llama4_core.specs.suggest import nearest
 
@@ -126,8 +127,12 @@ def _layers(values: Any, where: str) -> list[Any]:
         _known(entry, ("count", "attention", "feed_forward"), place)
         layer = {key: value for key, value in entry.items() if key != "count"}
         built = _build(LayerSpec, layer, place)
-        layers += [built] * _positive(entry.get("count", 1), f"{place}, count")
-    return layers * _positive(values.get("repeat", 1), f"{where}, repeat")
+        count = _positive(entry.get("count", 1), f"{place}, count")
+        check_depth(len(layers) + count, where)
+        layers += [built] * count
+    repeat = _positive(values.get("repeat", 1), f"{where}, repeat")
+    check_depth(len(layers) * repeat, where)
+    return layers * repeat
 
 
 def _positive(value: Any, where: str) -> int:
