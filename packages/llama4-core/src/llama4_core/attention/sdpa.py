@@ -84,7 +84,7 @@ class SdpaAttention:
                 "the sdpa backend got a batch with gradients and "
                 + ("several queries behind cached keys" if past else "a Sink")
                 + "; it computes this through torch's log-sum-exp, which has no gradient: use the "
-                "eager backend"
+                "eager backend, or torch.no_grad() where nothing is trained"
             )
         layout, device, tokens = batch.key_layout, batch.device, batch.tokens
         return SdpaPlan(

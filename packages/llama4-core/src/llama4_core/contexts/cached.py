@@ -210,9 +210,11 @@ class CachedView(LayerFacts):
     ) -> Tensor:
         """Stores k and v, then attends over everything kept: ``[N, H, K]``."""
         self.cache.write(k, v, self.placement)
+        keys = self.cache.keys
         out: Tensor = self.backend(
-            q,
-            self.cache.keys,
+            # Under autocast q is narrower than what is kept.
+            q.to(keys.dtype),
+            keys,
             self.cache.values,
             self.plan,
             scale=scale,

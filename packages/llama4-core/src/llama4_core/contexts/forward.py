@@ -52,12 +52,18 @@ class ForwardFacts:
         """Called by the model: the tokens of this forward, and what all layers share.
 
         Raises:
-            ContextError: the number of tokens is not the one that the context was made for.
+            ContextError: the number of tokens is not the one that the context was made for, or
+                the forced routings are not one per layer.
         """
         if tokens.dim() != 1 or tokens.shape[0] != self.count:
             raise ContextError(
                 f"the model got tokens of shape {list(tokens.shape)}; this context was made for "
                 f"[{self.count}]: pass the documents back to back in one flat tensor"
+            )
+        if self.forced is not None and len(self.forced) != len(views):
+            raise ContextError(
+                f"forced has {len(self.forced)} entries; expected one per layer, {len(views)}: "
+                "expert ids [N, K], or None where the router is to choose"
             )
         info = self._info(tokens, None)
         for index, view in enumerate(views):

@@ -103,7 +103,8 @@ class Transformer(nn.Module):
     def project(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., V]`` in float32 of hidden states ``[..., D]``."""
         if self.head is None:
-            return project(hidden, self.embedding.weight).float()
+            rows = project(hidden.reshape(-1, hidden.shape[-1]), self.embedding.weight)
+            return rows.reshape(*hidden.shape[:-1], rows.shape[-1]).float()
         logits: Tensor = self.head(hidden)
         return logits.float()
 
@@ -181,8 +182,15 @@ class Transformer(nn.Module):
             ContextError: another shape, no token, or an id outside the vocabulary.
             OverrideError: a glob matches nothing.
         """
-        ids = torch.as_tensor(tokens, device=self.device)
-        if ids.dim() not in (1, 2) or ids.numel() == 0 or ids.is_floating_point():
+        try:
+            ids = torch.as_tensor(tokens, device=self.device)
+        except (TypeError, ValueError) as error:
+            raise ContextError(
+                f"tokens are no rectangle of token ids ({error}); expected whole numbers of shape "
+                "[T] or [B, T]: score texts of different lengths one by one"
+            ) from error
+        no_ids = ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool
+        if ids.dim() not in (1, 2) or ids.numel() == 0 or no_ids:
             raise ContextError(
                 f"tokens have shape {list(ids.shape)} and dtype {ids.dtype}; expected whole "
                 "numbers of shape [T] or [B, T], at least one"
