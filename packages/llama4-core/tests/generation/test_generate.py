@@ -230,6 +230,8 @@ def test_inference_mode_does_not_leak_out_of_a_stream(model):
         (torch.tensor([1.0, 2.0]), {}, ["token id"]),
         (5, {}, ["int", "string"]),
         (None, {}, ["NoneType"]),
+        (torch.tensor(5), {}, ["Tensor", "list of token ids"]),
+        (b"ab", {}, ["bytes", "string"]),
         ([1], {"temperature": math.nan}, ["temperature", "nan"]),
         ([1], {"top_p": 0.0}, ["top_p", "0.0"]),
         ([1], {"max_tokens": 0}, ["max_tokens", "0"]),

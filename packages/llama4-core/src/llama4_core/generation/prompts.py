@@ -22,9 +22,9 @@ def is_batch(prompts: Any) -> bool:
     """
     if isinstance(prompts, str):
         return False
-    if hasattr(prompts, "ndim"):
+    if getattr(prompts, "ndim", 0) > 0:
         return bool(prompts.ndim != 1)
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes | bytearray):
         raise GenerationError(
             f"the prompt is a {type(prompts).__name__}; expected a string, a list of token ids, or "
             "a list of such prompts"
