@@ -364,6 +364,12 @@ def test_both_parts_are_needed(key):
         ({"rms_norm_eps": 0}, "rms_norm_eps is 0; expected a number above 0"),
         ({"use_qk_norm": 1}, "use_qk_norm is 1; expected true or false"),
         ({"num_key_value_heads": 3}, "not a multiple of kv_heads 3"),
+        ({"num_hidden_layers": 10**12}, "has 1000000000000 layers; expected at most 10000"),
+        (
+            {"num_hidden_layers": 10**12, "no_rope_layer_interval": None},
+            "has 1000000000000 layers; expected at most 10000",
+        ),
+        ({"attn_scale": float("nan")}, "attn_scale is nan|scale is nan"),
         ({"attention_chunk_size": 0}, "attention_chunk_size is 0"),
         ({"no_rope_layers": [1, 0]}, "no_rope_layers is .* for each of 8 layers"),
         ({"no_rope_layers": [2] * 8}, "no_rope_layers is"),

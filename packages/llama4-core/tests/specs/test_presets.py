@@ -1,5 +1,7 @@
 """The shapes by name are Llama 4s."""
 
+from dataclasses import replace
+
 import pytest
 
 from llama4_core.errors import SpecError
@@ -66,6 +68,18 @@ def test_every():
     assert every(None, 5) == every(6, 5) == ()
     with pytest.raises(SpecError, match="interval between special layers is 0"):
         every(0, 5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channels", 0), ("adapter_width", -1), ("adapter_output", 1.5), ("shuffle_ratio", 0.0),
+        ("theta", float("inf")), ("norm_eps", 0),
+    ],
+)  # fmt: skip
+def test_numbers_of_the_encoder_are_checked(field, value):
+    with pytest.raises(SpecError, match=f"VisionSpec.{field} is .*; expected a"):
+        replace(preset("scout").vision, **{field: value})
 
 
 def test_layers_need_what_they_name():

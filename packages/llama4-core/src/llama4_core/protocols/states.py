@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama4_core.protocols.masks import Mask
+from llama4_core.protocols.masks import Chunked, Mask, SlidingWindow, parts_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class StateSpec:
             return 0
         if not bounded or self.mask is None or length == 0:
             return length
-        from llama4_core.protocols.masks import Chunked, SlidingWindow, parts_of
-
         for part in parts_of(self.mask):
             if isinstance(part, Chunked | SlidingWindow):
                 length = min(length, part.size)

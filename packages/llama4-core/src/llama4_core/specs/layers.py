@@ -14,7 +14,6 @@ from llama4_core.specs.model import (
     TemperatureSpec,
 )
 
-
 MOST_LAYERS = 10_000
 """Blocks of a model, at most: a damaged file must not ask for billions of them."""
 
