@@ -16,6 +16,7 @@ from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.plugins.choose import Assembler
 from llama4_core.plugins.overrides import Overrides
 from llama4_core.plugins.report import AssemblyReport
+from llama4_core.specs.find import spec_named
 from llama4_core.specs.model import ModelSpec
 
 DTYPES = {
@@ -38,7 +39,8 @@ def assemble(
     """Builds a model out of the catalogue's components.
 
     Args:
-        spec_or_preset: a description, or the name of a model in the catalogue.
+        spec_or_preset: a description, or the name of a model in the catalogue; ``NAME-text`` is
+            its text model alone.
         overrides: slot path globs -> component names or objects.
         device: where parameters are made; "meta" gives shapes without memory. On another device
             they are not initialised: load weights, or call ``model.initialise``.
@@ -47,18 +49,16 @@ def assemble(
         plugins: the user's own plugin files.
 
     Raises:
-        SpecError: an unknown dtype, or parts that do not fit the description.
+        SpecError: an unknown dtype or device, or parts that do not fit the description.
         ComponentError: a part is unknown, refused or ambiguous.
         OverrideError: an override addresses nothing, or two clash.
     """
-    known = catalogue()
-    for file in plugins:
-        known = known.with_local(file)
-    spec = find_spec(spec_or_preset, known) if isinstance(spec_or_preset, str) else spec_or_preset
+    known = catalogue().with_local(*plugins) if plugins else catalogue()
+    spec = spec_named(spec_or_preset, known) if isinstance(spec_or_preset, str) else spec_or_preset
     dtype = dtype or spec.dtype
     if dtype not in DTYPES:
         raise SpecError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-    target = torch.device(device)
+    target = usable_device(device)
     runs_on = run_on or ("cpu" if target.type == "meta" else target.type)
     parts = Assembler(
         known,
@@ -75,16 +75,22 @@ def assemble(
     return model.eval()
 
 
-def find_spec(name: str, known: Catalogue | None = None) -> ModelSpec:
-    """The description of a named model of the catalogue."""
-    entry = (known or catalogue()).find("models", name)
-    spec = entry.component.build()
-    if not isinstance(spec, ModelSpec):
+def usable_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        SpecError: torch knows no such device, or cannot use it here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
         raise SpecError(
-            f"model {name!r} gave {type(spec).__name__}, not a ModelSpec; "
-            "load it with llama4_core.load"
-        )
-    return spec
+            f"device is {name!r}, which torch cannot use here ({reason}); expected 'cpu', 'cuda' "
+            "where there is a GPU, or another device that `llama4 doctor` lists"
+        ) from error
+    return device
 
 
 def cache_factory(name: str, known: Catalogue) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llama4_core.assembly.assemble import DTYPES, assemble
+from llama4_core.assembly.assemble import DTYPES, assemble, usable_device
 from llama4_core.checkpoints.formats import CheckpointFormat, checkpoint_format, detect
 from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
 from llama4_core.errors import CheckpointError
@@ -70,7 +70,7 @@ def load(
 
     Raises:
         CheckpointError: no such model, or its files are damaged or do not fit their description.
-        SpecError: the description is not understood, or an unknown dtype.
+        SpecError: the description is not understood, or torch cannot use the device here.
         TokenizerError: the tokenizer does not fit the model.
         ComponentError: a part is unknown or refused.
     """
@@ -85,6 +85,7 @@ def load(
         )
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")
+    usable_device(device)
     known = catalogue().with_local(*plugins) if plugins else None
     found = resolve(path_or_name, known, revision=revision, pickles=format == "meta")
     settings: dict[str, Any] = {"overrides": overrides or {}, "plugins": plugins}

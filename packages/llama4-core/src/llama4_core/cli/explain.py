@@ -49,22 +49,21 @@ class Command:
 
 def _spec(arguments: argparse.Namespace) -> ModelSpec:
     """The description of the named model, a plugin file's included, or of a folder."""
-    from llama4_core.assembly.assemble import find_spec
     from llama4_core.checkpoints.formats import detect
     from llama4_core.checkpoints.load import resolve
     from llama4_core.hub.remote import RemoteCheckpoint
     from llama4_core.hub.resolve import cached
     from llama4_core.hub.settings import repo_of
+    from llama4_core.specs.find import is_named, spec_named
     from llama4_core.specs.model import ModelSpec
 
-    known = catalogue_of(arguments)
-    if arguments.model in {entry.name for entry in known.components("models")}:
-        return find_spec(arguments.model, known)
-    installed = {entry.full_name for entry in known.components("models")}
-    local = Path(arguments.model).exists() or arguments.model in installed
-    repo = None if local else repo_of(arguments.model)
-    if repo is not None and cached(repo) is None:
-        # A description is a few kilobytes; nobody downloads the weights to have it explained.
-        return RemoteCheckpoint(arguments.model).spec
-    found = resolve(arguments.model)
+    name, known = arguments.model, catalogue_of(arguments)
+    if not Path(name).exists():
+        if is_named(name, known):
+            return spec_named(name, known)
+        repo = repo_of(name)
+        if repo is not None and cached(repo) is None:
+            # A description is a few kilobytes; nobody downloads the weights to have it explained.
+            return RemoteCheckpoint(name).spec
+    found = resolve(name, known)
     return found if isinstance(found, ModelSpec) else detect(found).read_spec(found)

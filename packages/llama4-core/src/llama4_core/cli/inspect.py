@@ -19,7 +19,7 @@ from llama4_core.errors import CheckpointError
 from llama4_core.hub.resolve import cached
 from llama4_core.hub.settings import is_address, repo_of
 from llama4_core.specs.accounting import Accounting, account
-from llama4_core.specs.find import spec_from_path
+from llama4_core.specs.find import is_named, spec_from_path, spec_named
 from llama4_core.specs.model import AttentionSpec, ModelSpec, MoESpec
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _remote(arguments: argparse.Namespace) -> RemoteCheckpoint | None:
 
 
 def _is_installed(arguments: argparse.Namespace) -> bool:
-    name: str = arguments.model.removesuffix("-text")
-    return name in {entry.full_name for entry in catalogue_of(arguments).components("models")}
+    return is_named(arguments.model, catalogue_of(arguments))
 
 
 def _stored(remote: RemoteCheckpoint) -> dict[str, Any]:
@@ -173,12 +172,7 @@ def _find(arguments: argparse.Namespace) -> ModelSpec:
     folder = None if repo is None else cached(repo)
     if folder is not None:
         return spec_from_path(folder, max_positions=arguments.max_positions)
-    known = catalogue_of(arguments)
-    text_only = name.endswith("-text")
-    found = known.find("models", name.removesuffix("-text") if text_only else name)
-    built = found.component.build()
-    spec = built if isinstance(built, ModelSpec) else spec_from_path(built)
-    return spec.text_only() if text_only else spec
+    return spec_named(name, catalogue_of(arguments))
 
 
 def _plain(spec: ModelSpec, costs: Accounting) -> dict[str, Any]:

@@ -1,14 +1,45 @@
-"""The spec of a folder or file, without touching its weights."""
+"""The spec of a folder, a file or a name, without touching any weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama4_core.errors import SpecError
 from llama4_core.specs.model import ModelSpec
+
+if TYPE_CHECKING:
+    from llama4_core.plugins.catalogue import Catalogue
+
+
+TEXT_ONLY = "-text"
+"""What a model's name ends in when its text model alone is meant: ``scout-text``."""
+
+
+def is_named(name: str, known: Catalogue) -> bool:
+    """Whether the catalogue has the model ``name``, or the one whose text model it names."""
+    return not {name, name.removesuffix(TEXT_ONLY)}.isdisjoint(_installed(known))
+
+
+def _installed(known: Catalogue) -> set[str]:
+    entries = known.components("models")
+    return {entry.name for entry in entries} | {entry.full_name for entry in entries}
+
+
+def spec_named(name: str, known: Catalogue) -> ModelSpec:
+    """The description of a model of the catalogue; ``NAME-text`` is its text model alone.
+
+    Raises:
+        ComponentError: the catalogue has no such model.
+        SpecError: the model is a folder, and that cannot be understood.
+    """
+    base = name if name in _installed(known) else name.removesuffix(TEXT_ONLY)
+    built = known.find("models", base).component.build()
+    spec = built if isinstance(built, ModelSpec) else spec_from_path(built)
+    return spec if base == name else replace(spec.text_only(), name=name)
 
 
 def spec_from_path(path: str | Path, *, max_positions: int | None = None) -> ModelSpec:
