@@ -135,6 +135,18 @@ def test_generation_blocks_are_their_content():
     assert render("a{% generation %}b{% endgeneration %}c").text == "abc"
 
 
+# A text that would grow from 9,999 characters to more than memory holds; a list that is short and
+# would be written with 2^60 numbers.
+GROWN = (
+    "{{% set ns = namespace(s='x' * 9999) %}}{{% for i in range(60) %}}"
+    "{{% set ns.s = {} %}}{{% endfor %}}"
+)
+NESTED = (
+    "{{% set ns = namespace(s=[1]) %}}{{% for i in range(60) %}}"
+    "{{% set ns.s = [ns.s, ns.s] %}}{{% endfor %}}{}"
+)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -162,6 +174,24 @@ def test_generation_blocks_are_their_content():
         ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "steps"),
         ("{% for i in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", "characters"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "Recursion"),
+        (
+            "{% set a = [1] * 9999 %}{% for b in a %}{% for c in a %}{% endfor %}{% endfor %}",
+            "step",
+        ),
+        (GROWN.format("ns.s + ns.s"), "a text or list"),
+        (GROWN.format("ns.s ~ ns.s"), "a text or list"),
+        (GROWN.format("ns.s.replace('x', ns.s)"), "a text or list"),
+        (GROWN.format("ns.s | replace('x', ns.s)"), "a text or list"),
+        (GROWN.format("ns.s.join([ns.s] * 9999)"), "a text or list"),
+        (GROWN.format("([ns.s] * 9999) | join(ns.s)"), "a text or list"),
+        (GROWN.format("([ns.s] * 9999) | string"), "a text or list"),
+        ("{% set x %}{% for i in range(9999) %}{{ 'x' * 9999 }}{% endfor %}{% endset %}", "a text"),
+        (NESTED.format("{{ ns.s }}"), "steps"),
+        (NESTED.format("{{ ns.s | tojson }}"), "steps"),
+        (NESTED.format("{{ ns }}"), "namespace"),
+        ("{{ ('%1000000000d'.encode() % 1) | length }}", "not available"),
+        ("{{ (1).to_bytes(1000000000, 'little') }}", "not available"),
+        ("{{ ('x' * 9999).translate({120: 'x' * 9999}) }}", "not available"),
     ],
 )
 def test_the_sandbox_holds(source, words):
@@ -169,10 +199,31 @@ def test_the_sandbox_holds(source, words):
         render(source)
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ 'x' | center(9) }}", "x" * (MAX_TEMPLATE + 1)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for %}",
+        "{{ 'x' | center(9) }}",
+        "{{ [] | batch(1000000000, 1) }}",
+        "x" * (MAX_TEMPLATE + 1),
+    ],
+)
 def test_bad_templates_are_refused_at_once(source):
     with pytest.raises(ChatError, match="template"):
         make(source=source)
+
+
+def test_loops_and_joined_texts_are_those_of_jinja():
+    source = (
+        "{% for a in [3, 4] %}{{ loop.index ~ '/' ~ loop.length ~ ':' ~ a }}"
+        "{{ '' if loop.last else ', ' }}{% endfor %};"
+        "{% for a in missing %}{% else %}none{% endfor %};"
+        "{% for k, v in {'a': 1, 'b': 0}.items() if v %}{{ k ~ v }}{% endfor %};"
+        "{% for a in [[1, [2]]] recursive %}{{ loop(a) if a is sequence else a }}{% endfor %};"
+        "{{ ', '.join(['a', 'b']) }};{{ [{'n': 1}, {'n': 2}] | join('+', attribute='n') }};"
+        "{{ 'aaa'.replace('a', 'b', 1) }};{{ 'aaa' | replace('a', 'b') }};{{ none }}{{ missing }}"
+    )
+    assert render(source).text == "1/2:3, 2/2:4;none;a1;12;a, b;1+2;baa;bbb;None"
 
 
 def test_other_formats_are_rendered_but_not_parsed():
