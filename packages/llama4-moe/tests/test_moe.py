@@ -200,8 +200,18 @@ def test_bad_names_and_shapes():
         make("lop")
     with pytest.raises(ComponentError, match="router 'hash' does not exist"):
         make(router="hash")
-    with pytest.raises(ComponentError, match="width 8; expected hidden 16"):
-        make()(torch.randn(2, 8))
+    for x in (torch.randn(2, 8), torch.tensor(1.0)):
+        with pytest.raises(ComponentError, match=r"shape \[.*expected a last axis of hidden 16"):
+            make()(x)
+
+
+def test_a_named_backend_that_cannot_run_says_why():
+    with pytest.raises(ComponentError, match=r"'grouped' cannot run here.*float64; .*'auto'"):
+        make("grouped", torch.float64)(torch.randn(3, 16, dtype=torch.float64))
+    with pytest.raises(ComponentError, match="width 20 of bfloat16 is 40"):
+        make("grouped", torch.bfloat16, width=20)(torch.randn(3, 16).bfloat16())
+    # what "auto" takes in its place
+    assert make("auto", torch.bfloat16, width=20)(torch.randn(3, 16).bfloat16()).isfinite().all()
 
 
 def test_the_catalogue_is_not_built():

@@ -19,6 +19,7 @@ from llama4_moe.plugin import EXPERT_BACKENDS, ROUTERS
 from llama4_moe.shared import SharedExpert
 
 _NO_INFO = RoutingInfo()
+_SUPPORTS = {component.name: component.supports for component in EXPERT_BACKENDS}
 
 
 class MoE(nn.Module):
@@ -94,11 +95,12 @@ class MoE(nn.Module):
             return_routing: also return the :class:`Routing` of the N tokens.
 
         Raises:
-            ComponentError: the last axis is not D.
+            ComponentError: the last axis is not D, or the named backend cannot run these tokens.
         """
-        if x.shape[-1] != self.config.hidden:
+        if x.dim() == 0 or x.shape[-1] != self.config.hidden:
             raise ComponentError(
-                f"MoE got tokens of width {x.shape[-1]}; expected hidden {self.config.hidden}"
+                f"MoE got tokens of shape {list(x.shape)}; expected a last axis of hidden "
+                f"{self.config.hidden}"
             )
         flat = x.reshape(-1, x.shape[-1])
         routing = route(self.router, flat, info)
@@ -113,8 +115,6 @@ class MoE(nn.Module):
         """The backend of this call, from host integers and the kind of the tensors alone."""
         if not isinstance(self.backend, str):
             return self.backend
-        if self.backend != "auto":
-            return self._backends[self.backend]
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         problem = ExpertProblem(
@@ -125,10 +125,20 @@ class MoE(nn.Module):
             dtype=str(dtype).removeprefix("torch."),
             device=kind,
             grad=torch.is_grad_enabled(),
-            compiled=torch.compiler.is_compiling(),
+            # Who names the loop may want its break of the graph; everything else is captured.
+            compiled=self.backend != "loop" and torch.compiler.is_compiling(),
             tokens=x.shape[0],
         )
-        return self._backends[support.preferred(problem)]
+        if self.backend == "auto":
+            return self._backends[support.preferred(problem)]
+        supports = _SUPPORTS[self.backend]
+        reason = None if supports is None else supports(problem)
+        if reason is not None:
+            raise ComponentError(
+                f"expert backend {self.backend!r} cannot run here: {reason}; choose another, or "
+                "'auto'"
+            )
+        return self._backends[self.backend]
 
     def extra_repr(self) -> str:
         """Sizes and the backend."""
