@@ -169,6 +169,9 @@ def entry(**changes):
         ({"a": entry(shape=[2, 2.0])}, "'a' has shape"),
         ({"a": entry(shape=[True, 4])}, "'a' has shape"),
         ({"a": entry(shape="22")}, "'a' has shape"),
+        ({"a": entry(shape=[2**62, 2, 0], data_offsets=[0, 0])}, "'a' has shape .* too large"),
+        ({"a": entry(shape=[0, 2**63], data_offsets=[0, 0])}, "'a' has shape .* too large"),
+        ({"a": entry(shape=[1] * 65)}, "'a' has shape .* at most 64"),
         ({"a": entry(shape=[2, 3])}, "'a' of shape .2, 3. .* needs 24 bytes"),
         ({"a": entry(data_offsets=[0, 8])}, "'a' .* span 8"),
         ({"a": entry(shape=[2])}, "'a' .* needs 8 bytes.* span 16"),
@@ -211,6 +214,21 @@ def test_an_impossible_header_length_is_refused(tmp_path, content, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere.safetensors: cannot be read"):
         read_header(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("shape", [[2**61, 2, 0], [0, 2**62], [0] + [1] * 63])
+def test_empty_tensors_of_any_allowed_shape(tmp_path, shape):
+    path = craft(tmp_path / "a", {"a": entry(shape=shape, data_offsets=[0, 0])}, b"")
+    assert list(map_tensors(read_header(path))["a"].shape) == shape
+
+
+def test_a_name_that_comes_twice_among_many(tmp_path):
+    names = [*map(str, range(50_000)), "49999"]  # searched pair by pair this would take minutes
+    text = "{" + ", ".join(f'"{name}": 0' for name in names) + "}"
+    path = tmp_path / "a"
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode())
+    with pytest.raises(CheckpointError, match="'49999' stands there twice"):
+        read_header(path)
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -17,6 +17,7 @@ import mmap
 import os
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # The library's own limit; a longer header is a damaged length, not a model.
 MAX_HEADER = 100_000_000
+# torch's own limits of a shape: beyond them sizes overflow, or take forever to multiply.
+MAX_DIMS = 64
+MAX_SIZE = 2**63
 # Data begins on a page, so that tensors whose sizes are whole pages do too.
 PAGE = 4096
 # Linux's MAP_NORESERVE, which the mmap module names only from Python 3.13 on.
@@ -137,8 +141,7 @@ def parse_header(path: Path, text: bytes, size: int) -> Header:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice!r} stands there twice")
     return found
 
@@ -151,8 +154,13 @@ def _entry(path: Path, name: str, value: object) -> Entry:
         raise _damaged(
             path, f"key {name!r} has dtype {code!r}; expected one of {', '.join(DTYPES)}"
         )
-    if not _counts(shape):
-        raise _damaged(path, f"key {name!r} has shape {shape!r}; expected whole numbers")
+    # Of an empty tensor, the other sizes count too.
+    if not _counts(shape) or math.prod(size or 1 for size in shape) >= MAX_SIZE:
+        raise _damaged(
+            path,
+            f"key {name!r} has shape {shape!r:.200}; expected at most {MAX_DIMS} whole numbers, "
+            "not too large for any memory",
+        )
     if not _counts(offsets) or len(offsets) != 2:
         raise _damaged(path, f"key {name!r} has data_offsets {offsets!r}; expected [begin, end]")
     begin, end = offsets
@@ -168,7 +176,11 @@ def _entry(path: Path, name: str, value: object) -> Entry:
 
 
 def _counts(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_DIMS
+        and all(type(item) is int and 0 <= item < MAX_SIZE for item in value)
+    )
 
 
 def _check_layout(path: Path, entries: Mapping[str, Entry], data_size: int) -> None:
