@@ -53,6 +53,11 @@ def subject(limit=10, **fields):
     return Subject("caches", "numbers", lambda: limit, **fields)
 
 
+def test_what_repeats_a_check_names_the_device():
+    outcome = run(stays_small, subject(device="meta"), seed=3, examples=50)
+    assert outcome.rerun.endswith("--seed 3 --examples 50 --device meta")
+
+
 def test_a_failure_shows_the_smallest_case_and_how_to_repeat_it():
     outcome = run(stays_small, subject(), seed=3, examples=50)
     assert (outcome.status, outcome.example) == (FAILED, "10")

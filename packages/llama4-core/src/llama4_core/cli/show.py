@@ -186,24 +186,19 @@ def _deliver(
 def _spec(arguments: argparse.Namespace, name: str | None = None) -> ModelSpec:
     from llama4_core.hub.resolve import cached
     from llama4_core.hub.settings import repo_of
-    from llama4_core.specs.find import spec_from_path
-    from llama4_core.specs.model import ModelSpec
+    from llama4_core.specs.find import is_named, spec_from_path, spec_named
 
     name = arguments.model if name is None else name
     if Path(name).exists():
         return spec_from_path(name)
     known = catalogue_of(arguments)
-    repo = repo_of(name)
-    if repo is not None and name not in {x.full_name for x in known.components("models")}:
+    repo = None if is_named(name, known) else repo_of(name)
+    if repo is not None:
         from llama4_core.hub.remote import RemoteCheckpoint
 
         here = cached(repo)
         return RemoteCheckpoint(name).spec if here is None else spec_from_path(here)
-    text_only = name.endswith("-text")
-    entry = known.find("models", name.removesuffix("-text"))
-    built = entry.component.build()
-    spec = built if isinstance(built, ModelSpec) else spec_from_path(built)
-    return spec.text_only() if text_only else spec
+    return spec_named(name, known)
 
 
 def _masks(
@@ -211,10 +206,10 @@ def _masks(
 ) -> tuple[list[tuple[Mask, list[int]]], list[str]]:
     """The masks with their layers, and what has to be said about them."""
     from llama4_core.show import masks
+    from llama4_core.specs.find import is_named
 
-    known = {entry.name for entry in catalogue_of(arguments).components("models")}
     what: str = arguments.what
-    names_mask = not Path(what).exists() and what.removesuffix("-text") not in known
+    names_mask = not Path(what).exists() and not is_named(what, catalogue_of(arguments))
     if names_mask and (":" in what or "&" in what or what in ("everything", "causal", "document")):
         return [(masks.parse_mask(what), [])], []
     from llama4_core.assembly.assemble import assemble

@@ -135,9 +135,10 @@ class Outcome:
     @property
     def rerun(self) -> str:
         """The command that repeats this check with the same cases."""
+        device = "" if self.subject.device == "cpu" else f" --device {self.subject.device}"
         return (
             f"llama4 check {self.subject.socket}:{self.subject.name} --only {self.check.name} "
-            f"--seed {self.seed} --examples {self.examples}"
+            f"--seed {self.seed} --examples {self.examples}{device}"
         )
 
     def explain(self) -> str:

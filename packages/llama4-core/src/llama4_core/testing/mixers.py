@@ -230,7 +230,7 @@ def state_spec_is_true(subject: Subject, case: MixerCase) -> None:
     cases=_cases,
 )
 def weights_get_gradients(subject: Subject, case: MixerCase) -> None:
-    """Every weight gets a finite gradient; where the tokens differ, not all are zero."""
+    """Every weight gets a gradient, and it is finite."""
     mixer = build(subject, case.spec)
     out = torch.cat(packed(mixer, case.documents()))
     out.square().sum().backward()

@@ -21,7 +21,7 @@ from llama4_core.testing.tests import identity
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--component`` and ``--device``."""
+    """Adds ``--component`` and ``--llama4-device``."""
     group = parser.getgroup("llama4", "Llama 4 conformance kit")
     group.addoption(
         "--component",
