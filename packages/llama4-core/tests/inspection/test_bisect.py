@@ -10,6 +10,7 @@ import torch
 from llama4_core.errors import CheckpointError, ContextError
 from llama4_core.inspection.bisect import bisect
 from llama4_core.inspection.capture import activations
+from llama4_core.inspection.hints import Place, hint
 from llama4_core.inspection.recording import (
     Recording,
     from_document_start,
@@ -197,3 +198,16 @@ def test_weights_are_compared_where_the_choice_is_the_same():
     left, right = same_choice(given, own, "weights")
     assert torch.equal(left, torch.tensor([[0.2, 0.7], [0.0, 0.0]]))
     assert torch.equal(right, torch.tensor([[0.3, 0.7], [0.0, 0.0]]))
+
+
+def test_a_hint_about_weights_of_reordered_experts() -> None:
+    """The same experts in another order in every token: there is no token to read a rule from."""
+    ids = torch.tensor([[0, 1], [2, 3]])
+    values = {
+        "feed_forward.router.logits": torch.zeros(2, 4),
+        "feed_forward.router.experts": ids,
+        "feed_forward.router.weights": torch.ones(2, 2),
+    }
+    other = {**values, "feed_forward.router.experts": ids.flip(1)}
+    place = Place("feed_forward.router.weights", values, other, torch.arange(2), "float32")
+    assert hint(place) == "equal logits and experts, other weights"
