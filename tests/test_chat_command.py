@@ -99,6 +99,12 @@ def test_results_of_tools_have_their_own_role(
             "unknown session setting 'topk'",
         ),
         (
+            '{"format": "llama4-session", "version": 1, "settings": {"seed": "x"}}',
+            "setting seed is 'x'; expected a number",
+        ),
+        ('{"format": "llama4-session", "version": 1, "settings": "x"}', "length"),
+        ("[" * 100_000, "cannot be read"),
+        (
             '{"format": "llama4-session", "version": 1, "messages": [{"role": "king"}]}',
             "king",
         ),
@@ -132,3 +138,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     session = Session(file=tmp_path / "gone" / "s.json")
     with pytest.raises(ChatError, match=r"gone.s\.json.*cannot be written"):
         session.add(Message("user", "hi"))
+
+
+def test_text_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    """Half a surrogate pair, as a terminal with another encoding gives it."""
+    session = Session(file=tmp_path / "s.json")
+    session.write()
+    before = (tmp_path / "s.json").read_text()
+    with pytest.raises(ChatError, match=r"s\.json.*cannot be written"):
+        session.add(Message("user", "\udcff"))
+    assert (tmp_path / "s.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]

@@ -24,6 +24,12 @@ def test_views_with_strides_and_offsets(tmp_path):
     assert all(torch.equal(found[name], views[name]) for name in views)
 
 
+def test_a_sparse_tensor(tmp_path):
+    torch.save({"t": torch.eye(3).to_sparse()}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"'t' is torch\.sparse_coo"):
+        read_tensors(tmp_path / "x.pth")
+
+
 def test_a_header_that_moves_the_data(path):
     """Both headers are sound by themselves, but 64 bytes of the tensor would be skipped."""
     with zipfile.ZipFile(path) as archive:

@@ -152,6 +152,12 @@ def test_unusable_files_are_refused(content, edit, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_without_added_tokens(content):
+    tokenizer = HuggingFaceTokenizer(edited(content, lambda tree: tree.pop("added_tokens")))
+    assert not tokenizer.specials
+    assert tokenizer.decode(tokenizer.encode("the cat")) == "the cat"
+
+
 def test_loading_a_folder(folder, tokenizer):
     loaded = load_tokenizer(folder)
     assert loaded.bos == tokenizer.bos

@@ -56,6 +56,10 @@ class Session:
             raise ChatError(
                 f"unknown session setting {unknown[0]!r}; expected some of {', '.join(SETTINGS)}"
             )
+        for name, value in self.settings.items():
+            number = type(value) in ((int,) if name == "seed" else (int, float))
+            if not (number or (value is None and SETTINGS[name] is None)):
+                raise ChatError(f"the session setting {name} is {value!r:.80}; expected a number")
         functions(self.tools)
 
     @classmethod
@@ -67,7 +71,7 @@ class Session:
         """
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ChatError(f"{file}: cannot be read as a session: {error}") from error
         if not isinstance(stored, dict) or stored.get("format") != FORMAT:
             raise ChatError(f"{file}: is not a session; expected a file of `llama4 chat --session`")
@@ -85,7 +89,7 @@ class Session:
                 settings=dict(stored.get("settings", {})),
                 file=file,
             )
-        except (ChatError, TypeError) as error:
+        except (ChatError, TypeError, ValueError) as error:
             raise ChatError(f"{file}: {error}") from error
 
     def write(self) -> None:
@@ -105,7 +109,8 @@ class Session:
                 json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
             beside.replace(self.file)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            beside.unlink(missing_ok=True)
             raise ChatError(f"{self.file}: the session cannot be written: {error}") from error
 
     def add(self, message: Message) -> None:

@@ -159,6 +159,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             continue
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _damaged(path, f"{name!r} is a {type(value).__name__}; expected a named tensor")
+        if value.layout != torch.strided:
+            raise _damaged(path, f"key {name!r} is {value.layout}; expected an ordinary tensor")
         tensors[name] = _view(path, name, value, by_start, whole)
     return tensors
 

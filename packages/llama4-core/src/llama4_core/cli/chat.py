@@ -108,7 +108,7 @@ def _tools(file: Path | None) -> list[dict[str, Any]]:
         return []
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ChatError(f"{file}: cannot be read as a list of tools: {error}") from error
     if not isinstance(found, list):
         raise ChatError(f"{file}: holds a {type(found).__name__}; expected a JSON list of tools")

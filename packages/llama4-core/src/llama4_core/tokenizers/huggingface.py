@@ -157,7 +157,7 @@ class HuggingFaceTokenizer:
 
         It numbers them on from the end of the model's vocabulary, whatever the file says.
         """
-        for token in json.loads(self._text)["added_tokens"]:
+        for token in json.loads(self._text).get("added_tokens", ()):
             got = marked.token_to_id(token["content"])
             if got != token["id"]:
                 raise TokenizerError(
