@@ -6,6 +6,7 @@ wrong rotation, mask, norm or score then moves the logits by far more than round
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,25 @@ class RouteGaps:
             return
         best = logits.topk(self.top_k + 1).values
         self.smallest = min(self.smallest, float((best[..., -2] - best[..., -1]).min()))
+
+
+class Routes:
+    """The experts that a model of transformers visits in its next forward, layer by layer.
+
+    Attributes:
+        experts: per layer ``[N, K]`` ids, None for layers without experts.
+    """
+
+    def __init__(self, model: Llama4ForCausalLM) -> None:
+        self.experts: list[Tensor | None] = [None] * len(model.model.layers)
+        for index, layer in enumerate(model.model.layers):
+            router = getattr(layer.feed_forward, "router", None)
+            if router is not None:
+                router.register_forward_hook(partial(self._look, index))
+
+    def _look(self, index: int, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        logits = nn.functional.linear(inputs[0], module.weight)
+        self.experts[index] = logits.topk(module.top_k).indices
 
 
 def tolerance(logits: Tensor) -> float:

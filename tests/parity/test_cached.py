@@ -65,8 +65,11 @@ def test_transformers_cached_decode(pair_of: Any) -> None:
     assert (stepwise(ours, tokens, [1] * LENGTH) - expected).abs().max() <= tolerance(expected)
 
 
-def test_ragged_batch_is_each_row_alone(pair_of: Any) -> None:
+@pytest.mark.parametrize("chunk", [30, 7], ids=["whole", "chunked"])
+def test_ragged_batch_is_each_row_alone(pair_of: Any, chunk: int) -> None:
     """Rows of different lengths, prefilled and decoded together; no padding shifts a position.
+
+    In chunks of 7 the rows end in different steps, within Llama 4's chunks of 8 and across them.
 
     transformers' left padding shifts its temperature (it counts pads), so each row alone is the
     oracle.
@@ -75,10 +78,14 @@ def test_ragged_batch_is_each_row_alone(pair_of: Any) -> None:
     lengths = [3, 30, 17]
     rows = [random_tokens(1, n + 4, theirs.config.vocab_size, seed=20 + n)[0] for n in lengths]
     cached = ours.cached(3)
-    flat = torch.cat([row[:n] for row, n in zip(rows, lengths, strict=True)])
-    hidden, _ = ours(flat, cached.extend(lengths))
-    cached.commit()
-    found = [list(piece.split(1)) for piece in ours.project(hidden).split(lengths)]
+    found: list[list[Tensor]] = [[], [], []]
+    for first in range(0, max(lengths), chunk):
+        parts = [row[first : min(first + chunk, n)] for row, n in zip(rows, lengths, strict=True)]
+        sizes = [len(part) for part in parts]
+        hidden, _ = ours(torch.cat(parts), cached.extend(sizes))
+        cached.commit()
+        for row, logits in zip(found, ours.project(hidden).split(sizes), strict=True):
+            row.append(logits)
     for offset in range(4):
         step = torch.stack([row[n + offset] for row, n in zip(rows, lengths, strict=True)])
         hidden, _ = ours(step, cached.extend([1, 1, 1]))
