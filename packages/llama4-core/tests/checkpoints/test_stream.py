@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,23 @@ def test_a_journal_whose_beginning_is_torn(source, tmp_path, small_pieces):
     stopped(source, tmp_path / "out")
     notes = tmp_path / ".out.partial.journal"
     notes.write_bytes(notes.read_bytes()[:20])
+    convert(source, tmp_path / "out")
+    convert(source, tmp_path / "whole")
+    assert content(tmp_path / "whole") == content(tmp_path / "out")
+
+
+def test_a_journal_that_a_power_failure_left_in_zeros(source, tmp_path, small_pieces):
+    stopped(source, tmp_path / "out")
+    notes = tmp_path / ".out.partial.journal"
+    notes.write_bytes(notes.read_bytes()[:-18] + bytes(18))
+    convert(source, tmp_path / "out")
+    convert(source, tmp_path / "whole")
+    assert content(tmp_path / "whole") == content(tmp_path / "out")
+
+
+def test_a_partial_folder_that_somebody_removed(source, tmp_path, small_pieces):
+    stopped(source, tmp_path / "out")
+    shutil.rmtree(tmp_path / ".out.partial")
     convert(source, tmp_path / "out")
     convert(source, tmp_path / "whole")
     assert content(tmp_path / "whole") == content(tmp_path / "out")

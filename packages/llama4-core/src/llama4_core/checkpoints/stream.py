@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 # Bytes that may have to be written again after a kill.
 SYNC_BYTES = 256 * 1024**2
+_LINES = re.compile(rb"(?:[0-9a-f]{8}\n)*+")
 
 
 class Journal:
@@ -49,11 +51,10 @@ class Journal:
         content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         self.fits = content.startswith(self._head)
         if self.fits:
-            # A line that a kill cut off is shorter than nine bytes and does not count.
-            lines = content[len(self._head) :]
-            self.sums = [
-                int(lines[start : start + 8], 16) for start in range(0, len(lines) // 9 * 9, 9)
-            ]
+            # A line that a kill cut off, or that a power failure left as zeros, ends the list.
+            lines = _LINES.match(content, len(self._head))
+            found = lines.group() if lines else b""
+            self.sums = [int(line, 16) for line in found.split()]
 
     def begin(self) -> None:
         """Forgets everything."""
@@ -132,7 +133,6 @@ def stream(
     target: Path,
     *,
     source: Path,
-    carry: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Writes ``plan`` as the new folder ``target``; the same call goes on after a kill.
@@ -140,8 +140,8 @@ def stream(
     Args:
         plan: what to write; its weights are views of the files in ``source``.
         target: must not exist, or be an empty folder.
-        source: the files whose names, sizes and times tell whether an earlier attempt was the same.
-        carry: take licences, tokenizer and generation settings along.
+        source: the files whose names, sizes and times tell whether an earlier attempt was the same;
+            its licences, tokenizer and generation settings go along.
         progress: called with bytes written and bytes in total.
 
     Raises:
@@ -171,7 +171,7 @@ def stream(
                 # Killed between its last two steps: the folder is complete.
                 notes.unlink()
                 return
-            if not journal.fits:
+            if not journal.fits or not partial.exists():
                 shutil.rmtree(partial, ignore_errors=True)
                 journal.begin()
             elif journal.sums:
@@ -180,8 +180,7 @@ def stream(
             try:
                 partial.mkdir(exist_ok=True)
                 fill(plan, partial, journal, progress)
-                if carry:
-                    carry_files(source, partial)
+                carry_files(source, partial)
             except Llama4Error:
                 shutil.rmtree(partial, ignore_errors=True)
                 notes.unlink(missing_ok=True)
