@@ -200,9 +200,11 @@ def test_the_command_line_says_it_in_one_line(folder, tmp_path, capsys):
     assert main(["convert", str(folder), str(tmp_path / "out")]) == 2
     assert main(["convert", str(tmp_path / "none"), str(tmp_path / "other")]) == 2
     assert main(["convert", str(folder), str(tmp_path / "other"), "--format", "nativ"]) == 2
+    assert main(["convert", "scout", str(tmp_path / "other")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "not an empty folder" in lines[0]
-    assert "no such folder" in lines[1]
+    assert "neither a folder" in lines[1]
     assert "native" in lines[2]
+    assert "is a shape, not weights" in lines[3]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({folder.name, "out"})

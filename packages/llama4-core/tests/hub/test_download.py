@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from llama4_core.checkpoints.convert import convert
 from llama4_core.checkpoints.load import load, resolve
+from llama4_core.cli import main
 from llama4_core.errors import CheckpointError
 from llama4_core.hub import download as downloading
 from llama4_core.hub.resolve import INDEX, cached, folder_of, is_complete
@@ -55,6 +57,15 @@ def test_a_download_is_a_cache_folder_and_the_second_time_needs_no_network(
     assert folder_of(SMALL) == folder
     assert folder_of(Repo(REPO, COMMIT)) == folder
     assert len(hub.requests) == before
+
+
+def test_a_repository_is_converted(serve, checkpoint, tmp_path):
+    serve(checkpoint)
+    assert main(["convert", REPO, str(tmp_path / "one")]) == 0
+    convert(folder_of(SMALL), tmp_path / "two")
+    for path in (tmp_path / "two").iterdir():
+        assert (tmp_path / "one" / path.name).read_bytes() == path.read_bytes()
+    assert (tmp_path / "one" / "LICENSE").is_file()
 
 
 def test_huggingface_hub_finds_what_was_downloaded(serve, checkpoint, own_cache):

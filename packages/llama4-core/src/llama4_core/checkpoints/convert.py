@@ -45,7 +45,8 @@ def convert(
     along.
 
     Args:
-        source: a folder in any installed format.
+        source: a folder in any installed format, the name of a model that ships with its weights,
+            or a repository ``org/name[@revision]``, which is downloaded unless it is in the cache.
         target: a folder that does not exist, or is empty.
         format: name of the format to write.
         source_format: name of the format of ``source``; None finds out, except where the weights
@@ -67,14 +68,19 @@ def convert(
 def opened(
     source: str | Path, source_format: str | None = None, max_positions: int | None = None
 ) -> tuple[Path, ModelSpec, Mapping[str, Weight]]:
-    """Folder, description and mapped weights of a checkpoint in any format.
+    """Folder, description and mapped weights of a checkpoint, found as ``load`` finds it.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; expected one with a checkpoint")
+    from llama4_core.checkpoints.load import resolve
+
+    folder = resolve(source, pickles=source_format == "meta")
+    if not isinstance(folder, Path):
+        raise CheckpointError(
+            f"{source} is a shape, not weights; expected a folder with a checkpoint, or a "
+            "repository (org/name)"
+        )
     form: Any = detect(folder) if source_format is None else checkpoint_format(source_format)
     if source_format is not None and not form.detect(folder):
         raise CheckpointError(f"{folder}: does not look like the format {source_format}")

@@ -35,14 +35,14 @@ def extract(
     """Writes one part of the checkpoint in ``source`` to the new folder ``target``.
 
     Args:
-        source: a folder in any installed format.
+        source: as in :func:`llama4_core.checkpoints.convert.convert`.
         target: a folder that does not exist, or is empty.
         part: "text": the model without its eyes, a checkpoint that loads. "vision": encoder,
             adapter and projection under their Hugging Face names, with their numbers in
             ``vision.json``. "layer:N": the weights of one block under their names in it, with
             their numbers in ``layer.json``. The last two are plain safetensors folders.
         format: of the text model; for the other parts only "native".
-        source_format: as in :func:`llama4_core.checkpoints.convert.convert`, like the rest:
+        source_format: as in ``convert``, like the rest:
         max_positions: longest context, for a params.json that does not say it.
         shard_bytes: about how large a file may become.
         progress: called with bytes written and bytes in total.

@@ -39,13 +39,13 @@ def shrink(
     image encoder and tokenizer are kept.
 
     Args:
-        source: a folder in any installed format.
+        source: as in :func:`llama4_core.checkpoints.convert.convert`.
         target: a folder that does not exist, or is empty.
         layers: indices of the layers to keep, ascending; None keeps all.
         experts: indices of the experts to keep in every mixture, ascending; None keeps all. Routers
             keep the rows of these.
         format: name of the format to write.
-        source_format: as in :func:`llama4_core.checkpoints.convert.convert`, like the rest:
+        source_format: as in ``convert``, like the rest:
         max_positions: longest context, for a params.json that does not say it.
         shard_bytes: about how large a file may become.
         progress: called with bytes written and bytes in total.

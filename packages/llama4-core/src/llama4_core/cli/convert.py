@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llama4_core.cli.progress import Progress, add_source_options, add_target_options
+from llama4_core.cli.progress import SOURCE, Progress, add_source_options, add_target_options
 
 
 class Command:
@@ -12,7 +12,7 @@ class Command:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("source", help="folder with a checkpoint in any known format")
+        parser.add_argument("source", help=SOURCE)
         parser.add_argument("target", help="new folder to write")
         add_source_options(parser)
         add_target_options(parser)

@@ -6,6 +6,11 @@ import argparse
 import sys
 import time
 
+SOURCE = (
+    "folder with a checkpoint in any known format; a model that ships with its weights; or a "
+    "repository org/name[@revision], which is downloaded unless it is in the local cache"
+)
+
 
 class Progress:
     """Rewrites a line on terminals and is silent elsewhere. Called with bytes done and in total."""
