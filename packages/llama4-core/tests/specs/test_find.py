@@ -30,6 +30,17 @@ def test_reads_each_kind_of_folder(tmp_path):
     assert spec_from_path(tmp_path / "config.json") == NANO
 
 
+def test_a_repository_in_the_cache_has_its_own_name(tmp_path):
+    """There, a folder is named after a commit, and its files are links to others."""
+    folder = tmp_path / "models--org--mine" / "snapshots" / "c0ffee"
+    folder.mkdir(parents=True)
+    blob = tmp_path / "models--org--mine" / "blobs" / "abc"
+    blob.parent.mkdir()
+    blob.write_text(json.dumps(meta_from_spec(NANO)))
+    (folder / "params.json").symlink_to(blob)
+    assert spec_from_path(folder).name == "mine"
+
+
 def test_says_what_is_missing_or_broken(tmp_path):
     with pytest.raises(SpecError, match=r"has none of spec.toml, config.json, params.json"):
         spec_from_path(tmp_path)
@@ -44,6 +55,18 @@ def test_says_what_is_missing_or_broken(tmp_path):
     (tmp_path / "broken.toml").write_bytes(b"\xff")
     with pytest.raises(SpecError, match="cannot be read as text"):
         spec_from_path(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize("name", ["config.json", "spec.toml"])
+def test_a_longest_context_is_refused_where_the_file_has_its_own(tmp_path, capsys, name):
+    if name == "spec.toml":
+        write_toml(NANO, tmp_path / name)
+    else:
+        (tmp_path / name).write_text(json.dumps(huggingface_from_spec(NANO)))
+    with pytest.raises(SpecError, match=f"{name} says its longest context itself"):
+        spec_from_path(tmp_path, max_positions=9)
+    assert main(["inspect", str(tmp_path), "--max-positions", "9"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_inspect_prints_a_table(capsys):

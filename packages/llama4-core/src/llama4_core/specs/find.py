@@ -53,7 +53,8 @@ def spec_from_path(path: str | Path, *, max_positions: int | None = None) -> Mod
         max_positions: longest context, for a ``params.json`` without it.
 
     Raises:
-        SpecError: nothing of the kind is there, or it cannot be understood.
+        SpecError: nothing of the kind is there, or it cannot be understood; or ``max_positions`` is
+            given for a file that says it itself.
     """
     place = Path(path)
     if place.is_dir():
@@ -75,21 +76,25 @@ def spec_from_path(path: str | Path, *, max_positions: int | None = None) -> Mod
 def _toml(file: Path, max_positions: int | None) -> ModelSpec:
     from llama4_core.specs.toml import read_toml
 
+    _says_itself(file, max_positions)
     return read_toml(file)
 
 
 def _huggingface(file: Path, max_positions: int | None) -> ModelSpec:
     from llama4_core.specs.huggingface import spec_from_huggingface
 
+    _says_itself(file, max_positions)
     config = _json(file)
     named = isinstance(config, dict) and config.get("_name_or_path")
-    return spec_from_huggingface(config, str(file), name=named or _folder(file))
+    return spec_from_huggingface(config, str(file), name=named or folder_name(file.parent))
 
 
 def _meta(file: Path, max_positions: int | None) -> ModelSpec:
     from llama4_core.specs.meta import spec_from_meta
 
-    return spec_from_meta(_json(file), str(file), max_positions=max_positions, name=_folder(file))
+    return spec_from_meta(
+        _json(file), str(file), max_positions=max_positions, name=folder_name(file.parent)
+    )
 
 
 _READERS: dict[str, Callable[[Path, int | None], ModelSpec]] = {
@@ -99,8 +104,21 @@ _READERS: dict[str, Callable[[Path, int | None], ModelSpec]] = {
 }
 
 
-def _folder(file: Path) -> str:
-    return file.resolve().parent.name or "llama4"
+def _says_itself(file: Path, max_positions: int | None) -> None:
+    if max_positions is not None:
+        raise SpecError(
+            f"{file} says its longest context itself, and max_positions is {max_positions}; leave "
+            "it (--max-positions) out: it is for a params.json that says nothing"
+        )
+
+
+def folder_name(folder: Path) -> str:
+    """The name of a model that does not say its own: its folder's, or its repository's."""
+    place = folder.resolve()
+    # In the cache of Hugging Face: models--org--name/snapshots/<commit>.
+    if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+        return place.parent.parent.name.rpartition("--")[2]
+    return place.name or "llama4"
 
 
 def _json(file: Path) -> Any:
