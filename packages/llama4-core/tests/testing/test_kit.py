@@ -196,6 +196,7 @@ def test_command_errors_are_one_line(capsys):
         (["check", "cache"], "expected SOCKET:NAME"),
         (["check", "cache:none"], "unknown cache 'none'"),
         (["check", "cache:full", "--only", "speed"], "unknown check 'speed'"),
+        (["check", "cache:full", "--device", "foo"], "device is 'foo', which torch cannot use"),
         (["check", "cache:full", "--examples", "0"], "at least 1"),
     ):
         assert main(words) == 2

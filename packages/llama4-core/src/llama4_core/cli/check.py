@@ -67,9 +67,11 @@ class Command:
                 f"llama4 check got {arguments.component!r}; expected SOCKET:NAME, as in "
                 "attention_backend:sdpa; `llama4 plugins` lists names"
             )
+        from llama4_core.assembly.assemble import usable_device
         from llama4_core.testing.check import run
         from llama4_core.testing.registry import selected, subject_of
 
+        usable_device(arguments.device)
         place = socket_named(socket)
         entry = catalogue_of(arguments).find(place.name, name)
         subject = subject_of(entry, arguments.device)
