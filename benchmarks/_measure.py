@@ -47,12 +47,10 @@ def paired(ours: Sequence[float], peer: Sequence[float]) -> dict[str, float]:
 
 
 def write(path: Path | None, settings: dict[str, Any], roof: Any, rows: list[Any]) -> None:
-    """Writes the results as JSON, when asked to."""
+    """Writes the results as JSON, when asked to; paths among the settings are left out."""
     if path is None:
         return
-    shown = {
-        name: str(value) if isinstance(value, Path) else value for name, value in settings.items()
-    }
+    shown = {name: value for name, value in settings.items() if not isinstance(value, Path)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps(

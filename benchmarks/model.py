@@ -6,9 +6,9 @@ The model is random, of 816 million parameters: 12 layers (three chunked to one 
 second a mixture of 16 experts, width 1,024, vocabulary 32,768. transformers writes the checkpoint;
 both sides load it (ours converted to the native format). ``dB`` decodes B sequences, a step of
 each side in turn; ``pN`` prefills N tokens, ours and theirs in turn. Ratios are medians over
-neighbouring runs of ``time.thread_time``. Both get the same tokens, and before any timing the
-argmaxes of both are compared (rounded router logits may flip an expert in bfloat16, so they are
-reported, not required to be equal).
+neighbouring runs of ``time.thread_time``. Both get the same tokens, after a short prefill of each
+that is not timed, and the argmaxes of both prefills are compared (rounded router logits may flip an
+expert in bfloat16, so they are reported, not required to be equal).
 """
 
 from __future__ import annotations
@@ -119,6 +119,10 @@ def measure(case: str, ours: Ours, theirs: Theirs, arguments: argparse.Namespace
     def draw(*shape: int) -> Tensor:
         return torch.randint(10, CONFIG["vocab_size"], shape, generator=generator)
 
+    # Ours maps its weights: the first use of a page costs. Allocators and caches warm up too.
+    warm = draw(1, 64)
+    ours.prefill(warm)
+    theirs.prefill(warm)
     mine, peer = [], []
     if case[0] == "p":
         same, tokens_per_run = [], size

@@ -15,13 +15,11 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import json
-import platform
 import statistics
 from pathlib import Path
 
 import torch
-from _measure import probes, seconds
+from _measure import probes, seconds, write
 from torch import Tensor
 from transformers import Llama4TextConfig
 from transformers.models.llama4.modeling_llama4 import Llama4TextMoe
@@ -131,19 +129,7 @@ def main() -> None:
                 f"({row['lowest']:.1f} to {row['highest']:.1f}; target {row['target']})",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps(
-                {
-                    "settings": {**vars(arguments), "json": None},
-                    "torch": torch.__version__,
-                    "machine": platform.machine(),
-                    "probes": roof,
-                    "results": rows,
-                },
-                indent=2,
-            )
-        )
+    write(arguments.json, vars(arguments), roof, rows)
 
 
 if __name__ == "__main__":
