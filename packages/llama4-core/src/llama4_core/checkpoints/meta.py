@@ -27,6 +27,7 @@ from llama4_core.checkpoints.stream import Journal, fill
 from llama4_core.checkpoints.torch_file import read_tensors
 from llama4_core.errors import CheckpointError
 from llama4_core.specs import ModelSpec, TokenIds
+from llama4_core.specs.find import folder_name
 from llama4_core.specs.meta import meta_from_spec, spec_from_meta
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class MetaFormat:
     # Why detection does not take this format by itself.
     on_request = "its weights are pickle files"
     takes_max_positions = True
+    tokenizer_file = "tokenizer.model"
 
     def detect(self, folder: Path) -> bool:
         """A params.json and at least one shard."""
@@ -74,7 +76,7 @@ class MetaFormat:
         inner = params.get("model")
         if isinstance(inner, dict):
             params = inner
-        name = folder.resolve().name or "llama4"
+        name = folder_name(folder)
         spec = spec_from_meta(params, str(path), max_positions=max_positions, name=name)
         tokens = _read_tokens(folder, spec)
         if spec.vision is None:
