@@ -18,6 +18,8 @@ from llama4_core.checkpoints.meta_keys import meta_rows
 from llama4_core.checkpoints.torch_file import read_tensors
 from llama4_core.errors import CheckpointError, Llama4Error
 from llama4_core.specs.presets import maverick, scout
+from llama4_core.tokenizers import load_tokenizer, write_ranks
+from llama4_core.tokenizers.sample import sample_ranks
 
 from .folders import content, make, mixture_spec, weights_of
 
@@ -302,6 +304,20 @@ def test_a_number_of_shards_that_does_not_divide(native, tmp_path, shards):
 def test_shards_are_for_meta(native, tmp_path):
     with pytest.raises(CheckpointError, match="--shard-mib"):
         convert(native, tmp_path / "out", shards=2)
+
+
+def test_the_tokenizer_goes_to_the_other_format_and_back(native, tmp_path):
+    first = tmp_path / "first"
+    convert(native, first, "meta")
+    write_ranks(sample_ranks(), first / "tokenizer.model")
+    convert(first, tmp_path / "hf", "huggingface", source_format="meta")
+    one, other = load_tokenizer(first), load_tokenizer(tmp_path / "hf", name="huggingface")
+    assert one.encode("the and 123 é") == other.encode("the and 123 é")
+    assert dict(one.specials) == dict(other.specials)
+    (tmp_path / "hf" / "tokenizer.model").unlink()
+    convert(tmp_path / "hf", tmp_path / "back", "meta")
+    model = tmp_path / "back" / "tokenizer.model"
+    assert model.read_bytes() == (first / "tokenizer.model").read_bytes()
 
 
 def test_code_in_a_shard_is_never_run(native, tmp_path):

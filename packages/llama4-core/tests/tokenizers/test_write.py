@@ -7,6 +7,8 @@ import pytest
 
 from llama4_core.errors import TokenizerError
 from llama4_core.tokenizers import load_tokenizer, ranks_of, tokenizer_json, write_tokenizer_json
+from llama4_core.tokenizers.specials import SPECIALS
+from llama4_core.tokenizers.write import MODEL, missing_files
 
 TEXTS = [
     "The quick brown fox can't jump over 13 lazy dogs!",
@@ -104,6 +106,38 @@ def test_what_ranks_cannot_say_is_refused(ranks, edit, words):
 def test_what_is_no_tokenizer_is_refused(text):
     with pytest.raises(TokenizerError, match=r"a\.json"):
         ranks_of(text, source="a.json")
+
+
+def test_the_file_that_is_missing(written, model_file, ranks, tmp_path):
+    assert missing_files(written, "tokenizer.json") == {}
+    assert missing_files(tmp_path, "tokenizer.json") == missing_files(tmp_path, MODEL) == {}
+    found = missing_files(written, MODEL)
+    assert found == {MODEL: model_file.read_text()}
+    (tmp_path / MODEL).write_text(found[MODEL])
+    found = missing_files(tmp_path, "tokenizer.json")
+    assert found == {
+        name: (written / name).read_text() for name in ("tokenizer.json", "tokenizer_config.json")
+    }
+    turn = len(ranks) + SPECIALS.index("<|eot|>")
+    for eos, name in (((turn, 1), "<|eot|>"), ((len(ranks) + 1,), "<|end_of_text|>")):
+        config = missing_files(tmp_path, "tokenizer.json", eos=eos)["tokenizer_config.json"]
+        assert json.loads(config)["eos_token"] == name
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert missing_files(tmp_path, "tokenizer.json").keys() == {"tokenizer.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("tokenizer.json", b"{}", MODEL),
+        ("tokenizer.json", b"\xff", MODEL),
+        (MODEL, b"damaged", "tokenizer.json"),
+    ],
+)
+def test_what_cannot_be_written_otherwise_is_said(tmp_path, caplog, name, data, wanted):
+    (tmp_path / name).write_bytes(data)
+    assert missing_files(tmp_path, wanted) == {}
+    assert f"no {wanted} is written" in caplog.text
 
 
 def test_ranks_without_all_bytes_are_refused(tmp_path):

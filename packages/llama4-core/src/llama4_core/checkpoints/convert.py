@@ -14,7 +14,7 @@ from llama4_core.checkpoints.formats import (
     checkpoint_format,
     detect,
 )
-from llama4_core.checkpoints.save import write_checkpoint
+from llama4_core.checkpoints.save import tokenizer_texts, write_checkpoint
 from llama4_core.checkpoints.stream import stream
 from llama4_core.errors import CheckpointError
 
@@ -42,7 +42,7 @@ def convert(
     The source is mapped and written in pieces of at most 64 MiB of one expert, so anonymous memory
     stays far below a gigabyte whatever the size of the model. After a kill at any point the same
     call goes on and the result has the same bytes. Licence, tokenizer and generation files go
-    along.
+    along; Llama 4's tokenizer is written as the format's readers want it, too.
 
     Args:
         source: a folder in any installed format, the name of a model that ships with its weights,
@@ -140,4 +140,6 @@ def write(
         )  # fmt: skip
         return
     plan = form.plan(weights, spec, shard_bytes=shard_bytes, shards=shards)
+    tokenizer = tokenizer_texts(form, source, spec)
+    plan = replace(plan, texts={**plan.texts, **tokenizer})
     stream(plan, path, source=source, progress=progress)

@@ -32,6 +32,8 @@ class CheckpointFormat(Protocol):
       :class:`llama4_core.checkpoints.joined.Joined`, whose parts lie in several files;
     * ``plan(weights, spec, *, shard_bytes, shards)``: the
       :class:`llama4_core.checkpoints.plan.Plan` of the files, so that writing can stop and go on;
+    * ``tokenizer_file``: "tokenizer.json" or "tokenizer.model", where its readers expect that; a
+      tokenizer in the other file is then written so, too;
     * ``on_request``: why :func:`detect` must not choose this format by itself.
     """
 

@@ -38,6 +38,8 @@ CONFIG = "config.json"
 class HuggingFaceFormat:
     """Reads and writes what ``Llama4ForCausalLM`` and ``Llama4ForConditionalGeneration`` do."""
 
+    tokenizer_file = "tokenizer.json"
+
     def detect(self, folder: Path) -> bool:
         """A configuration, and weights in safetensors."""
         return (folder / CONFIG).is_file()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama4_core.checkpoints.formats import SHARD_BYTES, checkpoint_format
+from llama4_core.checkpoints.formats import SHARD_BYTES, CheckpointFormat, checkpoint_format
 from llama4_core.errors import CheckpointError
 from llama4_core.specs import ModelSpec
 
@@ -100,8 +100,20 @@ def write_checkpoint(
     with new_folder(path, needed) as folder:
         chosen.write(tensors, spec, folder, shard_bytes=shard_bytes, progress=progress)
         if carry_from is not None:
+            for name, text in tokenizer_texts(chosen, carry_from, spec).items():
+                (folder / name).write_text(text, encoding="utf-8")
             carry_files(carry_from, folder)
     log.info("%s: %d tensors, %d bytes, format %s", path, len(tensors), needed, format_name)
+
+
+def tokenizer_texts(form: CheckpointFormat, source: Path, spec: ModelSpec) -> dict[str, str]:
+    """The tokenizer of ``source`` in the file that readers of ``form`` want, if it has another."""
+    wanted = getattr(form, "tokenizer_file", None)
+    if wanted is None:
+        return {}
+    from llama4_core.tokenizers.write import missing_files
+
+    return missing_files(source, wanted, eos=spec.tokens.eos)
 
 
 def carry_files(source: Path, target: Path) -> None:

@@ -70,11 +70,16 @@ def write_ranks(ranks: Sequence[bytes], path: str | PathLike[str]) -> None:
         TokenizerError: as :func:`check_bytes`.
     """
     check_bytes(ranks, str(path))
+    Path(path).write_bytes(ranks_text(ranks).encode("ascii"))
+
+
+def ranks_text(ranks: Sequence[bytes]) -> str:
+    """The content of a file of ranks."""
     lines = (
-        binascii.b2a_base64(token, newline=False) + b" %d\n" % rank
+        f"{binascii.b2a_base64(token, newline=False).decode('ascii')} {rank}\n"
         for rank, token in enumerate(ranks)
     )
-    Path(path).write_bytes(b"".join(lines))
+    return "".join(lines)
 
 
 def check_bytes(ranks: Iterable[bytes], source: str) -> None:

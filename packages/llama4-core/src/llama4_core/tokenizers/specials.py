@@ -19,6 +19,7 @@ COUNT = 2048
 """Special tokens of a Llama 4 vocabulary; 200,000 ranks and these make 202,048."""
 
 BEGIN_OF_TEXT = "<|begin_of_text|>"
+END_OF_TEXT = "<|end_of_text|>"
 END_OF_TURN = "<|eot|>"
 PAD = "<|finetune_right_pad|>"
 
@@ -29,7 +30,7 @@ def _reserved(kind: str, start: int, stop: int) -> tuple[str, ...]:
 
 _BASIC = (
     BEGIN_OF_TEXT,
-    "<|end_of_text|>",
+    END_OF_TEXT,
     "<|fim_prefix|>",
     "<|fim_middle|>",
     "<|fim_suffix|>",

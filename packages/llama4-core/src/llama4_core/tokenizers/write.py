@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from llama4_core.errors import TokenizerError
 from llama4_core.tokenizers.bytelevel import unspelled
+from llama4_core.tokenizers.formats import HuggingFaceFormat, MetaFormat
 from llama4_core.tokenizers.merges import merges
 from llama4_core.tokenizers.meta import PATTERN, byte_pair_tokenizer
-from llama4_core.tokenizers.ranks import check_bytes
-from llama4_core.tokenizers.specials import BEGIN_OF_TEXT, END_OF_TURN, PAD, SPECIALS
+from llama4_core.tokenizers.ranks import check_bytes, ranks_text, read_ranks
+from llama4_core.tokenizers.specials import (
+    BEGIN_OF_TEXT,
+    END_OF_TEXT,
+    END_OF_TURN,
+    PAD,
+    SPECIALS,
+)
+
+log = logging.getLogger(__name__)
+
+JSON = HuggingFaceFormat.name
+MODEL = MetaFormat.name
+CONFIG = "tokenizer_config.json"
 
 
 def tokenizer_json(ranks: Sequence[bytes]) -> str:
@@ -62,6 +76,43 @@ def write_tokenizer_json(
     Raises:
         TokenizerError: a byte is missing.
     """
+    Path(folder, JSON).write_text(tokenizer_json(ranks), encoding="utf-8")
+    Path(folder, CONFIG).write_text(_settings(eos), encoding="utf-8")
+
+
+def missing_files(folder: Path, wanted: str, *, eos: Collection[int] = ()) -> dict[str, str]:
+    """The tokenizer files that a checkpoint format wants and ``folder`` has in the other format.
+
+    A tokenizer that the wanted file cannot hold stays as it is, with a warning in the log.
+
+    Args:
+        folder: of a checkpoint.
+        wanted: "tokenizer.json" or "tokenizer.model".
+        eos: ids that end a text; without that of ``<|eot|>`` among them, the configuration names
+            ``<|end_of_text|>``, as those of base models do.
+
+    Returns:
+        Name -> content; nothing if the wanted file is there, or no tokenizer is.
+    """
+    if (folder / wanted).is_file():
+        return {}
+    try:
+        if wanted == MODEL and (folder / JSON).is_file():
+            text = (folder / JSON).read_text(encoding="utf-8")
+            return {MODEL: ranks_text(ranks_of(text, source=str(folder / JSON)))}
+        if wanted == JSON and MetaFormat().detect(folder):
+            ranks = read_ranks(folder / MODEL)
+            turns = not eos or len(ranks) + SPECIALS.index(END_OF_TURN) in eos
+            found = {JSON: tokenizer_json(ranks)}
+            if not (folder / CONFIG).is_file():
+                found[CONFIG] = _settings(END_OF_TURN if turns else END_OF_TEXT)
+            return found
+    except (OSError, UnicodeDecodeError, TokenizerError) as error:
+        log.warning("%s: no %s is written beside the weights: %s", folder, wanted, error)
+    return {}
+
+
+def _settings(eos: str) -> str:
     settings = {
         "bos_token": BEGIN_OF_TEXT,
         "clean_up_tokenization_spaces": False,
@@ -71,10 +122,7 @@ def write_tokenizer_json(
         "pad_token": PAD,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
-    Path(folder, "tokenizer.json").write_text(tokenizer_json(ranks), encoding="utf-8")
-    Path(folder, "tokenizer_config.json").write_text(
-        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
-    )
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def ranks_of(text: str, *, source: str = "tokenizer.json") -> tuple[bytes, ...]:
