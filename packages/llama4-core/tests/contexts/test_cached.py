@@ -136,8 +136,9 @@ def test_wrong_lengths_are_refused(lengths: list[int]) -> None:
 @pytest.mark.parametrize("lengths", [[3], [4, 0], [0, -1]])
 def test_wrong_commits_are_refused(lengths: list[int]) -> None:
     """No more than was provided, and one number per row; the provisional tokens stay."""
-    cached = model_of("global").cached(2)
-    cached.extend([3, 1])
+    model = model_of("global")
+    cached = model.cached(2)
+    model(torch.zeros(4, dtype=torch.long), cached.extend([3, 1]))
     with pytest.raises(ContextError):
         cached.commit(lengths)
     assert cached.pending == (3, 1)
@@ -148,3 +149,29 @@ def test_wrong_number_of_tokens_is_refused() -> None:
     model = model_of("global")
     with pytest.raises(ContextError, match=r"\[4\].*\[3\]"):
         model(torch.zeros(4, dtype=torch.long), model.packed([3]))
+
+
+def test_a_step_is_run_once_and_in_its_turn() -> None:
+    """Steps that were skipped, repeated or overtaken would leave holes or doubles unnoticed."""
+    model = model_of("chunked", "linear")
+    tokens = torch.arange(2)
+    with torch.inference_mode():
+        cached = model.cached(1)
+        skipped = cached.extend([2])
+        for go_on in (lambda: cached.extend([2]), cached.commit):
+            with pytest.raises(ContextError, match=r"lengths \[2\] was never run.*rollback"):
+                go_on()
+        cached.rollback()
+        with pytest.raises(ContextError, match="call extend"):
+            model(tokens, skipped)
+        step = cached.extend([2])
+        with pytest.raises(ContextError, match=r"\[3\].*\[2\]"):
+            model(torch.arange(3), step)
+        found, _ = model(tokens, step)  # refused tokens spoil nothing
+        with pytest.raises(ContextError, match="run before"):
+            model(tokens, step)
+        cached.commit()
+        whole, _ = model(tokens, model.packed([2]))
+    # float32: other shapes sum in another order
+    torch.testing.assert_close(found, whole, rtol=0, atol=2e-5)
+    assert cached.lengths == (2,)

@@ -23,7 +23,8 @@ class CachedContext:
 
     ``step = cached.extend(lengths)`` announces the next tokens of each row and gives the context of
     one forward; what that forward stores is provisional until :meth:`commit`. Several steps may be
-    taken before a commit; :meth:`rollback` forgets them all.
+    taken before a commit, each after the forward of the one before; :meth:`rollback` forgets them
+    all, also one whose forward failed or never came.
 
     Args:
         mixers: those of the model's layers.
@@ -50,6 +51,7 @@ class CachedContext:
         self.device = device
         self.lengths = (0,) * rows
         self.pending = (0,) * rows
+        self._step: CachedStep | None = None
         self.caches: dict[int, LayerCache] = {}
         self.states: dict[int, RecurrentState] = {}
         groups: dict[Mask, list[LayerCache]] = {}
@@ -82,8 +84,10 @@ class CachedContext:
         """The context of a forward over ``lengths[b]`` further tokens of each row.
 
         Raises:
-            ContextError: not one length per row, a negative one, or no token at all.
+            ContextError: not one length per row, a negative one, or no token at all; or the step
+                before was never run.
         """
+        self._require_run()
         lengths = checked_lengths(lengths, "row", 0)
         if len(lengths) != self.rows or not any(lengths):
             raise ContextError(
@@ -99,13 +103,26 @@ class CachedContext:
         self.pending = tuple(
             extra + length for extra, length in zip(self.pending, lengths, strict=True)
         )
+        self._step = step
         return step
+
+    def _require_run(self) -> None:
+        """Refuses to go on behind a step whose keys were never stored."""
+        if self._step is not None and not self._step.begun:
+            raise ContextError(
+                f"the step of lengths {list(self._step.lengths)} was never run; expected one "
+                "forward per step: call the model with it, or rollback() first"
+            )
+
+    def announced(self, step: CachedStep) -> bool:
+        """Whether ``step`` is the one that comes next."""
+        return step is self._step
 
     def commit(self, lengths: Sequence[int] | None = None) -> None:
         """Keeps the first ``lengths[b]`` provisional tokens of each row (None: all of them).
 
         Raises:
-            ContextError: more is to be kept than was provided.
+            ContextError: more is to be kept than was provided, or the last step was never run.
         """
         kept = self.pending if lengths is None else checked_lengths(lengths, "row", 0)
         if len(kept) != self.rows or any(
@@ -115,8 +132,11 @@ class CachedContext:
                 f"cannot commit {list(kept)} tokens; expected one number per row, at most the "
                 f"provisional {list(self.pending)}"
             )
+        if any(kept):
+            self._require_run()
         for state in self.states.values():
             state.commit(kept)
+        self._step = None
         self.lengths = tuple(have + keep for have, keep in zip(self.lengths, kept, strict=True))
         self.pending = (0,) * self.rows
         for ledger in self.ledgers.values():
@@ -139,6 +159,8 @@ class CachedStep:
     ) -> None:
         self.facts = facts
         self.lengths = lengths
+        self.begun = False
+        self._owner = owner
         grad = torch.is_grad_enabled()
         plans: dict[Any, Any] = {}
         placements = {
@@ -169,8 +191,18 @@ class CachedStep:
             )
 
     def begin(self, tokens: Tensor, shared: Mapping[str, Tensor]) -> None:
-        """See :meth:`ForwardFacts.begin`."""
+        """See :meth:`ForwardFacts.begin`.
+
+        Raises:
+            ContextError: also when the step was run before, or a commit or rollback came between.
+        """
+        if self.begun or not self._owner.announced(self):
+            raise ContextError(
+                f"this step of lengths {list(self.lengths)} was run before, or a commit or "
+                "rollback came after it; expected one forward per step: call extend() again"
+            )
         self.facts.begin(tokens, shared, self._views)
+        self.begun = True
 
     @property
     def positions(self) -> Tensor:

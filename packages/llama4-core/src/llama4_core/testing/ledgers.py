@@ -242,8 +242,30 @@ def lengths_by_hand(subject: Subject, case: int) -> None:
     for wrong in ((case,), (case, 0, 0), (case + 1, 0), (0, case + 1), (case + 1, case + 1)):
         context = memory(Probe(Causal()), 2, make_cache=subject.build)
         if case:
-            context.extend((case, case))
+            context.extend((case, case)).begin(torch.zeros(2 * case, dtype=torch.int64), {})
         raises(ContextError, lambda w=wrong, c=context: c.commit(w), f"commit({wrong})")  # type: ignore[misc]
+
+
+@check(
+    why="a step that is left out, repeated or overtaken leaves holes or doubles in what is kept",
+    cases=lambda subject: st.integers(1, 3),
+)
+def turns_by_hand(subject: Subject, case: int) -> None:
+    """One forward for each step, in order; everything else is refused, and rolled back."""
+    context = memory(Probe(Causal()), 2, make_cache=subject.build)
+    tokens = torch.zeros(2 * case, dtype=torch.int64)
+    lost = context.extend((case, case))
+    raises(ContextError, lambda: context.extend((case, case)), "a step behind one never run")
+    for kept in (None, (case, 0)):
+        raises(ContextError, lambda k=kept: context.commit(k), "a step never run, committed")  # type: ignore[misc]
+    context.rollback()
+    raises(ContextError, lambda: lost.begin(tokens, {}), "a step after its rollback")
+    for _ in range(2):
+        step = context.extend((case, case))
+        step.begin(tokens, {})
+        raises(ContextError, lambda s=step: s.begin(tokens, {}), "a step run twice")  # type: ignore[misc]
+    context.commit()
+    holds(context.lengths == (2 * case, 2 * case), f"lengths {context.lengths} after two steps")
 
 
 def raises(error: type[Exception], call: Callable[[], object], what: str) -> None:

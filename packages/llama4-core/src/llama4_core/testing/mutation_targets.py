@@ -19,7 +19,7 @@ from llama4_core.protocols.masks import (
 )
 from llama4_core.testing.check import Check, Subject, check
 from llama4_core.testing.compare import holds
-from llama4_core.testing.ledgers import ledger_by_hand, lengths_by_hand
+from llama4_core.testing.ledgers import ledger_by_hand, lengths_by_hand, turns_by_hand
 from llama4_core.testing.mutation import Target
 from llama4_core.testing.registry import checks_of, make_subject
 
@@ -93,6 +93,7 @@ TARGETS: tuple[Target, ...] = (
         cached,
         lambda: [
             (lengths_by_hand, make_subject("caches", "bounded")),
+            (turns_by_hand, make_subject("caches", "bounded")),
             *hunts("caches", "bounded")(),
             *hunts("mixers", "gated-linear")(),
         ],
