@@ -126,7 +126,10 @@ def test_explain_says_what_runs_and_why_not_the_others(llama4, file: Path) -> No
     )
     assert any("layers.2-46.attention.backend" in line and "sdpa" in line for line in lines)
     assert any("mine  [local:mine.py sha256:" in line for line in lines)
-    assert any("not xformers" in line and "CUDA" in line for line in lines)
+    # its wheel may be absent, its device is
+    assert any(
+        "not xformers" in line and ("CUDA" in line or "not installed" in line) for line in lines
+    )
     read = json.loads(llama4("explain", "guard", "--json")[1])
     assert read["slots"]["layers.0.attention.backend"]["rows"][0]["provider"]["name"] == "sdpa"
 
@@ -138,7 +141,10 @@ def test_explain_says_what_runs_and_why_not_the_others(llama4, file: Path) -> No
         (["explain", "guard", "--set", "layers.*.attention.backend=sdap"], "did you mean 'sdpa'?"),
         (["explain", "guard", "--set", "layer.*.attention=x"], "addresses no slot of this model"),
         (["explain", "guard", "--set", "cache"], "expected PATH=NAME"),
-        (["explain", "guard", "--set", "layers.*.attention.backend=xformers"], "CUDA"),
+        (
+            ["explain", "guard", "--set", "layers.*.attention.backend=xformers"],
+            "'xformers' of llama4-core cannot run here",
+        ),
         (["explain", "guard", "--dtype", "int7"], "'int7'"),
     ],
 )
