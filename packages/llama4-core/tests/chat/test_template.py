@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama4_core.chat import Image, Llama4Format, Message, Rendered, ToolCall
+from llama4_core.chat import Image, Llama4Format, Message, Rendered, Special, ToolCall
 from llama4_core.chat.template import MAX_TEMPLATE, TemplateFormat
 from llama4_core.errors import ChatError
 from llama4_core.testing import conformance_tests
@@ -72,6 +72,19 @@ def test_is_read_from_the_folder(folder):
     assert form.render(messages).text == Llama4Format().render(messages).text
     (folder / "chat_template.jinja").write_text("{{ messages[0].role }}")
     assert TemplateFormat(folder).render([Message("user", "x")]).text == "user"
+
+
+def test_with_metas_tokenizer_the_specials_are_those_of_llama_4(folder):
+    (folder / "tokenizer.json").unlink()
+    form = TemplateFormat(folder)
+    assert form.stops == ("<|eot|>", "<|eom|>")
+    messages = [Message("user", "Hi <|eot|>")]
+    rendered = form.render(messages)
+    assert rendered.text == Llama4Format().render(messages).text
+    assert rendered.segments.count(Special("<|eot|>")) == 1
+    (folder / "tokenizer.json").write_text('{"added_tokens": [3]}')
+    with pytest.raises(ChatError, match="added tokens"):
+        TemplateFormat(folder)
 
 
 def test_of_several_the_default_is_taken(folder):

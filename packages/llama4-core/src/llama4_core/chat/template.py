@@ -14,6 +14,7 @@ from llama4_core.chat.openai import from_openai
 from llama4_core.chat.rendered import IMAGE, Expand, Rendered, Segment, Special, encode
 from llama4_core.chat.sandbox import compile_template, run_template
 from llama4_core.errors import ChatError
+from llama4_core.tokenizers.specials import SPECIALS
 from llama4_core.tokenizers.tokenizer import Tokenizer
 
 MAX_TEMPLATE = 1 << 20
@@ -33,7 +34,7 @@ class TemplateFormat:
         folder: of the checkpoint.
         source: the template itself, instead of a folder.
         specials: spellings of the special tokens; by default those of the folder's
-            ``tokenizer.json``.
+            ``tokenizer.json``, and without that file those of Llama 4.
         tokens: what templates may ask for by name, such as ``bos_token``; by default from
             ``tokenizer_config.json``.
 
@@ -54,8 +55,7 @@ class TemplateFormat:
             settings = _json(Path(folder) / "tokenizer_config.json")
             source = _source(Path(folder), settings) if source is None else source
             if specials is None:
-                added = _json(Path(folder) / "tokenizer.json").get("added_tokens", ())
-                specials = [token["content"] for token in added]
+                specials = _specials(Path(folder) / "tokenizer.json")
         if source is None:
             raise ChatError(
                 "the chat format 'template' has no template; expected a folder that holds "
@@ -201,6 +201,18 @@ def _source(folder: Path, settings: Mapping[str, Any]) -> str | None:
             "expected text"
         )
     return found
+
+
+def _specials(path: Path) -> Iterable[str]:
+    if not path.is_file():
+        return SPECIALS
+    try:
+        return [token["content"] for token in _json(path).get("added_tokens", ())]
+    except (KeyError, TypeError) as error:
+        raise ChatError(
+            f"{path} lists added tokens that are none ({type(error).__name__}: {error}); fetch the "
+            "file again"
+        ) from error
 
 
 def _tokens(settings: Mapping[str, Any]) -> dict[str, str]:
