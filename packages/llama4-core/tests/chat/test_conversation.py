@@ -3,10 +3,11 @@
 import pytest
 
 from llama4_core.chat import Image, Llama4Format, Message, ToolCall
-from llama4_core.chat.conversation import chat, reply_message
+from llama4_core.chat.conversation import Turn, chat, reply_message
 from llama4_core.errors import ChatError, ComponentError
 from llama4_core.generation.result import Generation
 from llama4_core.model.transformer import Transformer
+from llama4_core.plugins import Catalogue
 from llama4_core.testing.chat_strategies import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -90,6 +91,29 @@ def test_the_parser_can_be_chosen(say):
         say("x", tools=TOOLS, tool_parser="no-such")
     with pytest.raises(ComponentError, match="no-such"):
         say("x", chat_format="no-such")
+
+
+def test_a_plugin_file_of_the_model_is_asked(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from llama4_core.plugins import Component, hookimpl\n"
+        "@hookimpl\n"
+        "def llama4_chat_formats():\n"
+        "    yield Component('mine', 'llama4_core.chat.format:Llama4Format')\n"
+        "@hookimpl\n"
+        "def llama4_tool_parsers():\n"
+        "    yield Component('mine', 'llama4_core.chat.tools:CallParser')\n"
+    )
+
+    class Model:
+        tokenizer = TOKENIZER
+        folder = None
+        catalogue = Catalogue.from_plugins([]).with_local(file)
+
+    turn = Turn.prepare(Model(), "Hi", TOOLS, "mine", "mine")
+    assert turn.prompt == Turn.prepare(Model(), "Hi", TOOLS, Llama4Format(), "mine").prompt
+    with pytest.raises(ComponentError, match="llama4"):
+        Turn.prepare(Model(), "Hi")
 
 
 def test_a_reply_without_an_end_keeps_its_last_token(say):

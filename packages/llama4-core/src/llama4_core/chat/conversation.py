@@ -17,7 +17,7 @@ from llama4_core.errors import ChatError
 from llama4_core.generation.generate import generate
 from llama4_core.generation.result import Generation
 from llama4_core.generation.stops import STOP_STRING, STOP_TOKEN
-from llama4_core.plugins.catalogue import catalogue
+from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.tokenizers.tokenizer import Tokenizer
 
 
@@ -104,11 +104,12 @@ class Turn:
             )
         if isinstance(messages, str):
             messages = [Message("user", messages)]
-        form = find_format(chat_format, getattr(model, "folder", None))
+        known = getattr(model, "catalogue", None)
+        form = find_format(chat_format, getattr(model, "folder", None), known)
         rendered = form.render(from_openai(messages), tools)
         prompt = form.encode(rendered, tokenizer, expand=expand)
         stops = {tokenizer.specials[name] for name in form.stops if name in tokenizer.specials}
-        parser = find_parser(tool_parser, tools) if tools else None
+        parser = find_parser(tool_parser, tools, known) if tools else None
         return cls(list(prompt), stops, tokenizer, parser)
 
     def reply(self, generation: Generation) -> Reply:
@@ -116,21 +117,27 @@ class Turn:
         return Reply(reply_message(generation, self.tokenizer, self.parser), generation)
 
 
-def find_format(chosen: str | ChatFormat, folder: Path | None) -> ChatFormat:
+def find_format(
+    chosen: str | ChatFormat, folder: Path | None, known: Catalogue | None = None
+) -> ChatFormat:
     """A chat format by its component's name, for a checkpoint's folder; objects as they are."""
     if not isinstance(chosen, str):
         return chosen
-    component = catalogue().find("chat_formats", chosen).component
+    component = (known or catalogue()).find("chat_formats", chosen).component
     _check(component, chosen)
     found: ChatFormat = component.build(folder)
     return found
 
 
-def find_parser(chosen: str | ToolParser, tools: Sequence[Mapping[str, Any]]) -> ToolParser:
+def find_parser(
+    chosen: str | ToolParser,
+    tools: Sequence[Mapping[str, Any]],
+    known: Catalogue | None = None,
+) -> ToolParser:
     """A new tool parser by its component's name, for some tools; objects as they are."""
     if not isinstance(chosen, str):
         return chosen
-    component = catalogue().find("tool_parsers", chosen).component
+    component = (known or catalogue()).find("tool_parsers", chosen).component
     _check(component, chosen)
     found: ToolParser = component.build(known=[one["name"] for one in functions(tools)])
     return found

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama4_core.checkpoints.shards import Progress
+    from llama4_core.plugins.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +62,17 @@ class CheckpointFormat(Protocol):
         """
 
 
-def checkpoint_format(name: str) -> CheckpointFormat:
-    """The format called ``name`` in the catalogue."""
+def checkpoint_format(name: str, known: Catalogue | None = None) -> CheckpointFormat:
+    """The format called ``name`` in the catalogue ``known``; None for what is installed."""
     from llama4_core.plugins.catalogue import catalogue
 
-    built: CheckpointFormat = catalogue().find("checkpoint_formats", name).component.build()
+    found = (known or catalogue()).find("checkpoint_formats", name)
+    built: CheckpointFormat = found.component.build()
     return built
 
 
-def detect(folder: Path) -> CheckpointFormat:
-    """The one installed format that ``folder`` is in.
+def detect(folder: Path, known: Catalogue | None = None) -> CheckpointFormat:
+    """The one format of the catalogue ``known`` (None: what is installed) that ``folder`` is in.
 
     Raises:
         CheckpointError: none fits, or several do.
@@ -78,7 +80,7 @@ def detect(folder: Path) -> CheckpointFormat:
     from llama4_core.plugins.catalogue import catalogue
 
     formats: dict[str, CheckpointFormat] = {}
-    for entry in catalogue().components("checkpoint_formats"):
+    for entry in (known or catalogue()).components("checkpoint_formats"):
         try:
             formats[entry.full_name] = entry.component.build()
         except PluginError as error:

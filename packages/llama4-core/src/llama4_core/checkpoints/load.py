@@ -96,14 +96,14 @@ def load(
                 "or draw random weights with random=SEED (--random SEED)"
             )
         return _drawn(found, dtype, device, random, settings)
-    form = detect(found) if format is None else checkpoint_format(format)
+    form = detect(found, known) if format is None else checkpoint_format(format, known)
     spec = form.read_spec(found)
     if random is not None:
         model = _drawn(spec, dtype, device, random, settings)
     else:
         model = _mapped(form, found, spec, dtype, device, settings)
     model.folder = found
-    model.tokenizer = _tokenizer(found, spec)
+    model.tokenizer = _tokenizer(found, spec, known)
     return model
 
 
@@ -304,8 +304,8 @@ def _materialise(model: nn.Module, device: torch.device) -> None:
         )
 
 
-def _tokenizer(folder: Path, spec: ModelSpec) -> Tokenizer | None:
-    tokenizer = load_tokenizer(folder, bos=spec.tokens.bos)
+def _tokenizer(folder: Path, spec: ModelSpec, known: Catalogue | None) -> Tokenizer | None:
+    tokenizer = load_tokenizer(folder, bos=spec.tokens.bos, known=known)
     if tokenizer is not None:
         check_vocabulary(tokenizer, spec.vocabulary)
     return tokenizer
