@@ -356,6 +356,9 @@ def test_both_parts_are_needed(key):
     [
         ({"model_type": "llama"}, "model_type is 'llama'; expected 'llama4'"),
         ({"model_type": ...}, "model_type is None"),
+        ({"model_type": ["llama4"]}, r"model_type is \['llama4'\]; expected 'llama4'"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf; expected a number above 0"),
         ({"architectures": ["Llama4TextModel"]}, "architectures is .*'Llama4ForCausalLM'"),
         ({"vocab_siez": 3}, "unknown key 'vocab_siez' .did you mean 'vocab_size'"),
         ({"zzz": 1}, "unknown key 'zzz'; every key must be understood"),
@@ -369,7 +372,7 @@ def test_both_parts_are_needed(key):
             {"num_hidden_layers": 10**12, "no_rope_layer_interval": None},
             "has 1000000000000 layers; expected at most 10000",
         ),
-        ({"attn_scale": float("nan")}, "attn_scale is nan|scale is nan"),
+        ({"attn_scale": float("nan")}, "attn_scale is nan; expected a number of at least 0"),
         ({"attention_chunk_size": 0}, "attention_chunk_size is 0"),
         ({"no_rope_layers": [1, 0]}, "no_rope_layers is .* for each of 8 layers"),
         ({"no_rope_layers": [2] * 8}, "no_rope_layers is"),

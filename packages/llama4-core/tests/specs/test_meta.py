@@ -117,6 +117,8 @@ def test_architectural_numbers_have_no_default(key):
         ({"lora_args": {"rank": 16}}, "lora_args cannot be honoured"),
         ({"nope_layer_intervall": 4}, "unknown key 'nope_layer_intervall' .did you mean"),
         ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"ffn_exp": float("inf")}, "ffn_exp is inf; expected a number above 0"),
+        ({"ffn_dim_multiplier": float("nan")}, "ffn_dim_multiplier is nan"),
         ({"dim": 5121}, "dim is 5121; expected a multiple of n_heads, 40"),
         ({"moe_args": {"num_experts": 4}}, "moe_args: top_k is missing"),
         ({"moe_args": {"num_experts": 4, "top_k": 1, "topk": 1}}, "moe_args: unknown key 'topk'"),

@@ -82,6 +82,11 @@ def test_numbers_of_the_encoder_are_checked(field, value):
         replace(preset("scout").vision, **{field: value})
 
 
+def test_no_factor_of_the_scaling_is_nan():
+    with pytest.raises(SpecError, match="high_frequency_factor is nan; expected a number above 0"):
+        RopeScaling(16.0, 1.0, float("nan"), 8192)
+
+
 def test_layers_need_what_they_name():
     common = {
         "heads": 2, "kv_heads": 1, "head_dim": 8, "rope": RopeSpec(1e4), "chunk": 4,

@@ -211,6 +211,7 @@ TOML = toml_from_spec(preset("nano"))
         ("scale = 0.1", "scale = inf", "scale is inf; expected a finite number"),
         ("count = 3", "count = -3", "count is -3"),
         ("heads = 6,", "heads = 5,", "not a multiple of kv_heads"),
+        ('kind = "moe"', 'kind = ["moe"]', r"kind is \['moe'\]; expected one of"),
         ('kind = "moe"', 'kind = "mow"', "kind is 'mow'; expected one of 'dense', 'moe'"),
         ("[layers]", "[layers", "this is no TOML"),
         ("repeat = 2", "repeats = 2", "unknown key 'repeats' .did you mean 'repeat'"),

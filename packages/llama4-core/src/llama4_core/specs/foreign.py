@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from llama4_core.errors import SpecError
+from llama4_core.specs.model import is_number
 from llama4_core.specs.suggest import nearest
 
 
@@ -62,13 +63,13 @@ class ForeignKeys:
         return value
 
     def number(self, key: str, *default: float | None) -> Any:
-        """A positive number, as a float; null counts as missing."""
+        """A positive, finite number, as a float; null counts as missing."""
         value = self.take(key, *default)
         if value is None:
             if default:
                 return default[0]
             self._missing(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        if not is_number(value) or not value > 0:
             self.fail(key, value, "a number above 0")
         return float(value)
 

@@ -27,6 +27,7 @@ from llama4_core.specs.model import (
     TemperatureSpec,
     TokenIds,
     VisionSpec,
+    is_number,
 )
 
 __all__ = ["huggingface_from_spec", "spec_from_huggingface"]
@@ -48,7 +49,7 @@ def spec_from_huggingface(
     if not isinstance(config, Mapping):
         raise SpecError(f"{where} is {config!r}; expected a table of keys and values")
     kind = config.get("model_type")
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise SpecError(
             f"{where}: model_type is {kind!r}; expected 'llama4' (text and vision) or 'llama4_text'"
         )
@@ -326,7 +327,7 @@ def _temperature(keys: ForeignKeys, needed: bool, kept: dict[str, Any]) -> Tempe
     if not isinstance(on, bool) and not (isinstance(on, int) and on >= 0):
         keys.fail("attn_temperature_tuning", on, "true or false (or an older version's number)")
     for key, value in (("attn_scale", scale), ("floor_scale", floor)):
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        if not is_number(value) or value < 0:
             keys.fail(key, value, "a number of at least 0")
     if not needed or not on:
         kept.update(given)

@@ -6,7 +6,7 @@ what was expected and what to do.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
@@ -31,6 +31,7 @@ class RopeScaling:
     def __post_init__(self) -> None:
         _above("RopeScaling.factor", self.factor, 0)
         _above("RopeScaling.low_frequency_factor", self.low_frequency_factor, 0)
+        _above("RopeScaling.high_frequency_factor", self.high_frequency_factor, 0)
         _count("RopeScaling.original_length", self.original_length)
         if self.high_frequency_factor < self.low_frequency_factor:
             raise SpecError(
@@ -292,14 +293,17 @@ def _count(name: str, value: object) -> None:
 
 
 def _above(name: str, value: object, bound: float) -> None:
-    if not _is_number(value) or not value > bound:
+    if not is_number(value) or not value > bound:
         raise SpecError(f"{name} is {value!r}; expected a number above {bound}")
 
 
 def _number(name: str, value: object) -> None:
-    if not _is_number(value):
+    if not is_number(value):
         raise SpecError(f"{name} is {value!r}; expected a finite number")
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a number that a float can hold: neither NaN, infinite nor a bool."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # also right for whole numbers of any length

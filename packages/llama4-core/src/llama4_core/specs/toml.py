@@ -207,7 +207,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 def _feed_forward(value: Any, where: str) -> Any:
     kind = value.get("kind") if isinstance(value, dict) else None
-    if kind not in _FEED_FORWARDS:
+    if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
         raise SpecError(
             f"{where}: kind is {kind!r}; expected one of {', '.join(map(repr, _FEED_FORWARDS))}"
         )
