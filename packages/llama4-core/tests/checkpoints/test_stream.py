@@ -14,7 +14,7 @@ from llama4_core.checkpoints import stream
 from llama4_core.checkpoints.convert import convert
 from llama4_core.checkpoints.joined import Joined, compact, gathered, join, pieces
 from llama4_core.checkpoints.plan import SafetensorsPlan, TorchPlan
-from llama4_core.cli.progress import line
+from llama4_core.cli.progress import Progress, line
 from llama4_core.errors import CheckpointError
 
 from .folders import content, make
@@ -266,6 +266,13 @@ def test_a_transposed_matrix_is_copied_as_it_is():
     for view in (whole, whole.T, whole.T[3:690, 5:597], whole[:, :20].T, whole[::2].T):
         assert torch.equal(compact(view), view)
         assert compact(view).is_contiguous()
+
+
+def test_what_follows_has_a_line_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress() as shown:
+        shown(1, 2)
+    assert capsys.readouterr().err.endswith("GB\x1b[K\n")
 
 
 def test_the_line_of_progress():

@@ -32,11 +32,23 @@ def plain(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("part", ["text", "layer:0", "layer:3"])
 def test_a_part_is_what_a_folder_gives(serve, plain, tmp_path, part):
+    if part == "text":
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            (plain / name).write_text(name)
     serve(plain)
     extract_remote(RemoteCheckpoint(REPO), tmp_path / "remote", part)
     extract(plain, tmp_path / "local", part)
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
     assert {path.name for path in tmp_path.iterdir()} - {"home"} == {"small", "remote", "local"}
+
+
+def test_a_target_in_use_is_refused_before_anything_is_read(serve, plain, tmp_path):
+    hub = serve(plain)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(CheckpointError, match="nothing is overwritten"):
+        extract_remote(RemoteCheckpoint(REPO), tmp_path / "out", "layer:0")
+    assert not hub.requests
 
 
 def test_a_layer_reads_its_own_bytes(serve, plain, tmp_path):

@@ -124,6 +124,18 @@ def carry_files(source: Path, target: Path) -> None:
                 shutil.copyfile(file, target / file.name)
 
 
+def refuse_used(path: Path) -> None:
+    """Raises where writing would overwrite something.
+
+    Raises:
+        CheckpointError: ``path`` exists and is not an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise CheckpointError(
+            f"{path}: exists and is not an empty folder; nothing is overwritten, choose another"
+        )
+
+
 @contextmanager
 def new_folder(path: Path, needed: int) -> Iterator[Path]:
     """Gives a folder beside ``path`` to write into, which becomes ``path`` if nothing goes wrong.
@@ -136,10 +148,7 @@ def new_folder(path: Path, needed: int) -> Iterator[Path]:
         CheckpointError: ``path`` is in use, or the disk is too small.
     """
     path = path.absolute()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise CheckpointError(
-            f"{path}: exists and is not an empty folder; nothing is overwritten, choose another"
-        )
+    refuse_used(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,17 +32,16 @@ class Command:
         """Converts, with progress on stderr."""
         from llama4_core.checkpoints.convert import convert
 
-        shown = Progress()
-        convert(
-            arguments.source,
-            arguments.target,
-            arguments.format,
-            source_format=arguments.source_format,
-            shards=arguments.shards,
-            shard_bytes=arguments.shard_mib * 1024**2,
-            max_positions=arguments.max_positions,
-            progress=shown,
-        )
-        shown.end()
+        with Progress() as shown:
+            convert(
+                arguments.source,
+                arguments.target,
+                arguments.format,
+                source_format=arguments.source_format,
+                shards=arguments.shards,
+                shard_bytes=arguments.shard_mib * 1024**2,
+                max_positions=arguments.max_positions,
+                progress=shown,
+            )
         print(f"{arguments.target}: {shown.total / 1e6:,.1f} MB, format {arguments.format}")
         return 0

@@ -45,30 +45,29 @@ class Command:
                 f"{arguments.source}: is read by range, in the format that its description says; "
                 "leave --from out, or fetch the folder first"
             )
-        shown = Progress()
-        if elsewhere:
-            from llama4_core.hub.extract import extract_remote
-            from llama4_core.hub.remote import RemoteCheckpoint
+        with Progress() as shown:
+            if elsewhere:
+                from llama4_core.hub.extract import extract_remote
+                from llama4_core.hub.remote import RemoteCheckpoint
 
-            extract_remote(
-                RemoteCheckpoint(arguments.source),
-                arguments.target,
-                arguments.part,
-                arguments.format,
-                shard_bytes=arguments.shard_mib * 1024**2,
-                progress=shown,
-            )
-        else:
-            extract(
-                source,
-                arguments.target,
-                arguments.part,
-                arguments.format,
-                source_format=arguments.source_format,
-                max_positions=arguments.max_positions,
-                shard_bytes=arguments.shard_mib * 1024**2,
-                progress=shown,
-            )
-        shown.end()
+                extract_remote(
+                    RemoteCheckpoint(arguments.source, max_positions=arguments.max_positions),
+                    arguments.target,
+                    arguments.part,
+                    arguments.format,
+                    shard_bytes=arguments.shard_mib * 1024**2,
+                    progress=shown,
+                )
+            else:
+                extract(
+                    source,
+                    arguments.target,
+                    arguments.part,
+                    arguments.format,
+                    source_format=arguments.source_format,
+                    max_positions=arguments.max_positions,
+                    shard_bytes=arguments.shard_mib * 1024**2,
+                    progress=shown,
+                )
         print(f"{arguments.target}: {shown.total / 1e6:,.1f} MB, {arguments.part}")
         return 0

@@ -13,7 +13,10 @@ SOURCE = (
 
 
 class Progress:
-    """Rewrites a line on terminals and is silent elsewhere. Called with bytes done and in total."""
+    """Rewrites a line on terminals and is silent elsewhere. Called with bytes done and in total.
+
+    As a context it leaves the line at the end, so that an error has one of its own.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -32,8 +35,10 @@ class Progress:
         self._shown = now
         print(f"\r{line(done, total, *self._begin, now)}\x1b[K", end="", file=sys.stderr)
 
-    def end(self) -> None:
-        """Leaves the line."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._shown:
             print(file=sys.stderr)
 

@@ -32,19 +32,18 @@ class Command:
         """Shrinks, with progress on stderr."""
         from llama4_core.checkpoints.shrink import parse_ranges, shrink
 
-        shown = Progress()
-        spec = shrink(
-            arguments.source,
-            arguments.target,
-            layers=None if arguments.layers is None else parse_ranges(arguments.layers),
-            experts=None if arguments.experts is None else parse_ranges(arguments.experts),
-            format=arguments.format,
-            source_format=arguments.source_format,
-            max_positions=arguments.max_positions,
-            shard_bytes=arguments.shard_mib * 1024**2,
-            progress=shown,
-        )
-        shown.end()
+        with Progress() as shown:
+            spec = shrink(
+                arguments.source,
+                arguments.target,
+                layers=None if arguments.layers is None else parse_ranges(arguments.layers),
+                experts=None if arguments.experts is None else parse_ranges(arguments.experts),
+                format=arguments.format,
+                source_format=arguments.source_format,
+                max_positions=arguments.max_positions,
+                shard_bytes=arguments.shard_mib * 1024**2,
+                progress=shown,
+            )
         print(f"{arguments.target}: {spec.name}, {len(spec.layers)} layers, "
               f"{shown.total / 1e6:,.1f} MB")  # fmt: skip
         return 0

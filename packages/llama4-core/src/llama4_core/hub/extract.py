@@ -9,10 +9,19 @@ from pathlib import Path
 from llama4_core.checkpoints.extract import extract
 from llama4_core.checkpoints.formats import SHARD_BYTES
 from llama4_core.checkpoints.keys import huggingface_rows, naming_of, native_shapes
+from llama4_core.checkpoints.save import CARRIED, refuse_used
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.remote import RemoteCheckpoint, fill
 from llama4_core.hub.resolve import INDEX, SINGLE, Progress
 from llama4_core.hub.web import NotThereError
+
+TERMS = ("LICENSE", "LICENSE.txt", "USE_POLICY.md", "NOTICE", "NOTICE.txt")
+# What a folder's own extraction takes along, by full names: an address cannot be listed.
+SETTINGS = (
+    *(name for name in CARRIED if "*" not in name),
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 def mirror(
@@ -20,6 +29,7 @@ def mirror(
     names: Iterable[str],
     folder: Path,
     *,
+    others: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> None:
     """Lays out ``remote`` in ``folder`` with the tensors ``names`` filled in and holes elsewhere.
@@ -31,6 +41,7 @@ def mirror(
         remote: where from.
         names: as they are stored there.
         folder: new.
+        others: files to take along where they are there, beside the terms of use.
         progress: told bytes done and in total.
 
     Raises:
@@ -40,7 +51,7 @@ def mirror(
     for name in (remote.description, SINGLE if SINGLE in remote.headers else INDEX):
         if name != SINGLE:
             (folder / name).write_bytes(remote.read_small(name))
-    for name in ("LICENSE", "LICENSE.txt", "USE_POLICY.md", "NOTICE", "NOTICE.txt"):
+    for name in (*TERMS, *others):
         try:
             (folder / name).write_bytes(remote.read_small(name))
         except NotThereError:
@@ -59,8 +70,8 @@ def extract_remote(
 ) -> None:
     """Writes one part of ``remote`` to the new folder ``target``.
 
-    What :func:`llama4_core.checkpoints.extract.extract` does with a folder. The part is kept twice
-    while it is written.
+    What :func:`llama4_core.checkpoints.extract.extract` does with a folder; tokenizer and
+    settings go along with the text model only. The part is kept twice while it is written.
 
     Args:
         remote: where from.
@@ -73,15 +84,18 @@ def extract_remote(
     Raises:
         CheckpointError: no such part, or anything that reading or writing refuses.
     """
+    place = Path(target).expanduser().absolute()
+    # Not after hours of reading.
+    refuse_used(place)
     remote.check()
     names = _names(remote, part)
-    place = Path(target).expanduser().absolute()
+    others = SETTINGS if part == "text" else ()
     scratch = place.with_name(f".{place.name}.ranges")
     shutil.rmtree(scratch, ignore_errors=True)
     # The readers take the name of the model from its folder.
     folder = scratch / remote.spec.name.rpartition("/")[2]
     try:
-        mirror(remote, names, folder, progress=progress)
+        mirror(remote, names, folder, others=others, progress=progress)
         extract(folder, place, part, format, shard_bytes=shard_bytes, progress=progress)
     except OSError as error:
         raise CheckpointError(
