@@ -55,6 +55,17 @@ def test_a_resumed_session_says_the_same(
     assert all(reply["tokens"] <= 12 and "tokens_per_second" in reply for reply in once)
 
 
+def test_a_mistyped_model_leaves_no_session_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The same command with the right name works."""
+    options = ["--system", "Be brief.", "--session", str(tmp_path / "s.json")]
+    assert main(["chat", f"{TINY}-mistyped", *options]) == 2
+    assert not list(tmp_path.iterdir())
+    capsys.readouterr()
+    assert len(talk(monkeypatch, capsys, "hello\n", "--max-tokens", "3", *options)) == 1
+
+
 def test_an_interrupted_reply_is_kept(tmp_path: Path) -> None:
     """Leaving after five tokens keeps exactly what was said, in the file too."""
     model = l4.load(TINY)

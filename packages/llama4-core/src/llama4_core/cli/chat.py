@@ -61,6 +61,9 @@ class Command:
         """Talks until the input ends."""
         session = _session(arguments)
         model = load_model(arguments)
+        # Not before: a mistyped model would leave a session behind, and with it the next try,
+        # typed right, would be refused because its --system belongs to a new session.
+        session.write()
         from llama4_core.chat.messages import Message
 
         if session.messages and not arguments.json:
@@ -99,7 +102,6 @@ def _session(arguments: argparse.Namespace) -> Session:
     session = Session(tools=_tools(arguments.tools), settings=given, file=file)
     if arguments.system is not None:
         session.messages.append(Message("system", arguments.system))
-    session.write()
     return session
 
 
