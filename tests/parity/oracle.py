@@ -151,4 +151,4 @@ def tolerance(logits: Tensor) -> float:
     Two references that share no code differ by 3.8e-6 to 8.0e-6 at logits of about 4; the smallest
     known bug (a norm's eps) moves them by 1.9e-3.
     """
-    return max(2e-5, 5e-6 * float(logits.abs().max()))
+    return max(2e-5, 5e-6 * float(logits.detach().abs().max()))
