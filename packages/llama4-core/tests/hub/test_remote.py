@@ -18,6 +18,7 @@ from llama4_core.errors import CheckpointError
 from llama4_core.hub.remote import FIRST, RemoteCheckpoint, fetch_tensors
 from llama4_core.hub.resolve import cached, folder_of
 from llama4_core.hub.settings import Repo
+from llama4_core.hub.web import NotThereError
 from llama4_core.specs.huggingface import huggingface_from_spec
 from llama4_core.specs.presets import preset
 
@@ -321,6 +322,22 @@ def test_inspect_reads_the_cache_first_and_says_when_it_does_not(serve, checkpoi
     assert code == 0
     assert f"stored at {REPO}@{COMMIT}" in out
     assert len(hub.requests) > before
+
+
+def test_an_address_is_no_way_out_of_a_folder(checkpoint, monkeypatch):
+    """The last part of an address names the model, and a folder for the time of reading."""
+
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.pop("_name_or_path", None)
+
+    def read(name):
+        if name == "config.json":
+            return json.dumps(config).encode()
+        raise NotThereError(name)
+
+    remote = RemoteCheckpoint("http://127.0.0.1:9/a/..")
+    monkeypatch.setattr(remote, "read_small", read)
+    assert remote.spec.name == "remote"
 
 
 def test_inspect_of_an_address(serve, checkpoint, capsys):

@@ -171,7 +171,7 @@ def _listing(web: Web, repo: Repo) -> tuple[str, list[File]]:
         if not is_plain(name):
             # Folders hold other formats; names that are no names are nobody's checkpoint.
             continue
-        lfs = entry.get("lfs") or {}
+        lfs = entry["lfs"] if isinstance(entry.get("lfs"), dict) else {}
         size, etag = entry.get("size"), lfs.get("sha256") or entry.get("blobId")
         if type(size) is not int or not isinstance(etag, str) or not etag.isalnum():
             raise CheckpointError(f"{url}: says no size and hash of {name}; check HF_ENDPOINT")

@@ -12,7 +12,7 @@ from llama4_core.checkpoints.keys import huggingface_rows, naming_of, native_sha
 from llama4_core.checkpoints.save import CARRIED, refuse_used
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.remote import RemoteCheckpoint, fill
-from llama4_core.hub.resolve import INDEX, SINGLE, Progress
+from llama4_core.hub.resolve import INDEX, SINGLE, Progress, is_plain
 from llama4_core.hub.web import NotThereError
 
 TERMS = ("LICENSE", "LICENSE.txt", "USE_POLICY.md", "NOTICE", "NOTICE.txt")
@@ -93,7 +93,8 @@ def extract_remote(
     scratch = place.with_name(f".{place.name}.ranges")
     shutil.rmtree(scratch, ignore_errors=True)
     # The readers take the name of the model from its folder.
-    folder = scratch / remote.spec.name.rpartition("/")[2]
+    name = remote.spec.name.rpartition("/")[2]
+    folder = scratch / (name if is_plain(name) else "remote")
     try:
         mirror(remote, names, folder, others=others, progress=progress)
         extract(folder, place, part, format, shard_bytes=shard_bytes, progress=progress)

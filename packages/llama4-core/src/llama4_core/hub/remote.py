@@ -29,7 +29,7 @@ from llama4_core.checkpoints.safetensors_file import (
 )
 from llama4_core.checkpoints.shards import check_shard
 from llama4_core.errors import CheckpointError
-from llama4_core.hub.resolve import DESCRIPTIONS, INDEX, SINGLE, Progress, indexed
+from llama4_core.hub.resolve import DESCRIPTIONS, INDEX, SINGLE, Progress, indexed, is_plain
 from llama4_core.hub.settings import endpoint, is_address, is_commit, refuse_offline, repo_of, token
 from llama4_core.hub.web import NotThereError, Web
 from llama4_core.specs import ModelSpec
@@ -125,7 +125,7 @@ class RemoteCheckpoint:
             title = (self.repo.name if self.repo else self._address).rpartition("/")[2]
             with tempfile.TemporaryDirectory() as scratch:
                 # The readers take the name of the model from its folder.
-                folder = Path(scratch) / (title or "remote")
+                folder = Path(scratch) / (title if is_plain(title) else "remote")
                 folder.mkdir()
                 (folder / name).write_bytes(text)
                 return name, spec_from_path(folder, max_positions=self._max_positions)
