@@ -30,6 +30,15 @@ def test_reads_each_kind_of_folder(tmp_path):
     assert spec_from_path(tmp_path / "config.json") == NANO
 
 
+def test_numbers_of_meta_below_one_key(tmp_path):
+    params = meta_from_spec(NANO)
+    (tmp_path / "params.json").write_text(json.dumps({"model": params}))
+    assert spec_from_path(tmp_path).layers == NANO.layers
+    (tmp_path / "params.json").write_text(json.dumps({"model": params, "more": 1}))
+    with pytest.raises(SpecError, match="holds 'more' beside 'model'"):
+        spec_from_path(tmp_path)
+
+
 def test_a_repository_in_the_cache_has_its_own_name(tmp_path):
     """There, a folder is named after a commit, and its files are links to others."""
     folder = tmp_path / "models--org--mine" / "snapshots" / "c0ffee"

@@ -72,10 +72,6 @@ class MetaFormat:
         """Reads ``params.json``; ``max_positions`` is the longest context where it is silent."""
         path = folder / PARAMS
         params = read_json(path)
-        # Some releases wrap the numbers.
-        inner = params.get("model")
-        if isinstance(inner, dict):
-            params = inner
         name = folder_name(folder)
         spec = spec_from_meta(params, str(path), max_positions=max_positions, name=name)
         tokens = _read_tokens(folder, spec)

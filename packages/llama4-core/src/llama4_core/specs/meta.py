@@ -93,7 +93,8 @@ def spec_from_meta(
     """The model that a ``params.json`` describes.
 
     Args:
-        params: the parsed file.
+        params: the parsed file; everything may stand below one key ``model``, which transformers'
+            converter reads too.
         where: file name, the beginning of every error.
         max_positions: longest context; None takes ``max_seq_len``.
         tokens: ids with a meaning, from the tokenizer.
@@ -103,6 +104,15 @@ def spec_from_meta(
     Raises:
         SpecError: a key is unknown, refused or missing, or the longest context is not given.
     """
+    below = params.get("model")
+    if isinstance(below, Mapping):
+        beside = sorted(params.keys() - {"model"})
+        if beside:
+            raise SpecError(
+                f"{where}: holds {beside[0]!r} beside 'model'; expected all numbers below 'model', "
+                "or all without it"
+            )
+        params = below
     keys = ForeignKeys(params, where, _KEYS)
     keys.refuse(_REFUSED)
     kept = keys.carried(("max_batch_size",))
