@@ -1,5 +1,6 @@
 """What transformers wrote goes to Meta's layout and back; a shrunk model loads and generates."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import llama4_core as l4
 from llama4_core.checkpoints.convert import convert
 from llama4_core.checkpoints.shards import map_folder
 from llama4_core.checkpoints.shrink import shrink
+from llama4_core.errors import CheckpointError, Llama4Error
 
 TINY = Path(__file__).parent / "data" / "tiny-hf"
 
@@ -42,6 +44,18 @@ def test_there_and_back_is_bit_exact(foreign, tmp_path, shards):
     tokens = torch.arange(30)
     expected = l4.load(tmp_path / "native").logits(tokens)
     assert torch.equal(l4.load(tmp_path / "meta", format="meta").logits(tokens), expected)
+
+
+def test_the_longest_context_can_be_said(foreign, tmp_path):
+    convert(foreign, tmp_path / "meta", "meta")
+    params = json.loads((tmp_path / "meta" / "params.json").read_text())
+    del params["max_seq_len"]
+    (tmp_path / "meta" / "params.json").write_text(json.dumps(params))
+    with pytest.raises(Llama4Error, match="max_positions"):
+        l4.load(tmp_path / "meta", format="meta")
+    assert l4.load(tmp_path / "meta", format="meta", max_positions=64).spec.max_positions == 64
+    with pytest.raises(CheckpointError, match="max_positions"):
+        l4.load(foreign, max_positions=64)
 
 
 def test_a_shrunk_model_loads_and_generates(tmp_path):

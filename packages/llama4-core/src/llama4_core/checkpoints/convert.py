@@ -13,6 +13,7 @@ from llama4_core.checkpoints.formats import (
     CheckpointFormat,
     checkpoint_format,
     detect,
+    read_spec,
 )
 from llama4_core.checkpoints.save import tokenizer_texts, write_checkpoint
 from llama4_core.checkpoints.stream import stream
@@ -84,15 +85,7 @@ def opened(
     form: Any = detect(folder) if source_format is None else checkpoint_format(source_format)
     if source_format is not None and not form.detect(folder):
         raise CheckpointError(f"{folder}: does not look like the format {source_format}")
-    if max_positions is None:
-        spec = form.read_spec(folder)
-    elif getattr(form, "takes_max_positions", False):
-        spec = form.read_spec(folder, max_positions=max_positions)
-    else:
-        raise CheckpointError(
-            f"max_positions is {max_positions}, but {folder} says itself how long a context may "
-            "be; leave it out"
-        )
+    spec = read_spec(form, folder, max_positions)
     weights: Mapping[str, Weight] = (
         form.weights(folder, spec) if hasattr(form, "weights") else form.tensors(folder, spec)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llama4_core.errors import CheckpointError, PluginError
 from llama4_core.specs import ModelSpec
@@ -35,6 +35,7 @@ class CheckpointFormat(Protocol):
       :class:`llama4_core.checkpoints.plan.Plan` of the files, so that writing can stop and go on;
     * ``tokenizer_file``: "tokenizer.json" or "tokenizer.model", where its readers expect that; a
       tokenizer in the other file is then written so, too;
+    * ``takes_max_positions``: ``read_spec`` takes ``max_positions`` too, as the folder may not say;
     * ``on_request``: why :func:`detect` must not choose this format by itself.
     """
 
@@ -69,6 +70,24 @@ def checkpoint_format(name: str, known: Catalogue | None = None) -> CheckpointFo
     found = (known or catalogue()).find("checkpoint_formats", name)
     built: CheckpointFormat = found.component.build()
     return built
+
+
+def read_spec(form: CheckpointFormat, folder: Path, max_positions: int | None = None) -> ModelSpec:
+    """The description in ``folder``, with the longest context where the format cannot say it.
+
+    Raises:
+        CheckpointError: ``max_positions`` is given and the format says it itself.
+    """
+    if max_positions is None:
+        return form.read_spec(folder)
+    if not getattr(form, "takes_max_positions", False):
+        raise CheckpointError(
+            f"max_positions is {max_positions}, but {folder} says itself how long a context may "
+            "be; leave it out"
+        )
+    more: Any = form
+    found: ModelSpec = more.read_spec(folder, max_positions=max_positions)
+    return found
 
 
 def detect(folder: Path, known: Catalogue | None = None) -> CheckpointFormat:

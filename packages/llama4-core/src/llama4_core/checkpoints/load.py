@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llama4_core.assembly.assemble import DTYPES, assemble, usable_device
-from llama4_core.checkpoints.formats import CheckpointFormat, checkpoint_format, detect
+from llama4_core.checkpoints.formats import CheckpointFormat, checkpoint_format, detect, read_spec
 from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.resolve import folder_of
@@ -40,6 +40,7 @@ def load(
     plugins: Sequence[str | Path] = (),
     revision: str | None = None,
     format: str | None = None,  # noqa: A002 - the public name of the argument
+    max_positions: int | None = None,
 ) -> Transformer:
     """Loads a model: a checkpoint folder in any installed format, a model's name, or a repository.
 
@@ -63,6 +64,7 @@ def load(
         revision: branch, tag or commit of a repository; "main" if it is not said.
         format: of the folder; None finds out, except that "meta" has to be asked for, as its files
             are pickle (nothing in them is ever run).
+        max_positions: longest context, for a params.json that does not say it.
 
     Returns:
         The model, with its tokenizer if the folder has one. Weights that no installed package uses
@@ -97,7 +99,7 @@ def load(
             )
         return _drawn(found, dtype, device, random, settings)
     form = detect(found, known) if format is None else checkpoint_format(format, known)
-    spec = form.read_spec(found)
+    spec = read_spec(form, found, max_positions)
     if random is not None:
         model = _drawn(spec, dtype, device, random, settings)
     else:
