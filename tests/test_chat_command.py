@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 
 import llama4_core as l4
 from llama4_core.chat.messages import Message
-from llama4_core.chat.session import INTERRUPTED, Session
+from llama4_core.chat.session import INTERRUPTED, Replying, Session
 from llama4_core.cli import main
 from llama4_core.errors import ChatError
+from llama4_core.generation.result import Piece
 
 TINY = str(Path(__file__).parent / "data" / "tiny-hf")
 DRAWN = ["--temperature", "0.9", "--seed", "5", "--max-tokens", "12"]
@@ -83,6 +85,32 @@ def test_an_interrupted_reply_is_kept(tmp_path: Path) -> None:
     assert Session.read(tmp_path / "s").messages[-1] == reply.message
     assert replying.finish() is reply  # once only
     assert len(session.messages) == 2
+
+
+def test_an_interrupt_ends_the_reply_and_not_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle of the first reply; the second is said whole."""
+    said = []
+    pieces = Replying.__iter__
+
+    def interrupted(self: Replying) -> Iterator[Piece]:
+        for piece in pieces(self):
+            said.append(piece.text)
+            yield piece
+            if len(said) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Replying, "__iter__", interrupted)
+    file = tmp_path / "s.json"
+    first, second = talk(
+        monkeypatch, capsys, "hello\nand?\n", "--max-tokens", "6", "--session", str(file)
+    )
+    assert first["stop_reason"] == INTERRUPTED
+    assert first["content"] == "".join(said[:3])
+    assert first["tokens"] == 3
+    assert second["stop_reason"] != INTERRUPTED
+    assert [message.role for message in Session.read(file).messages] == ["user", "assistant"] * 2
 
 
 def test_results_of_tools_have_their_own_role(
