@@ -317,6 +317,7 @@ def test_inspect_reads_the_cache_first_and_says_when_it_does_not(serve, checkpoi
     code, out, _ = run(capsys, "inspect", REPO)
     assert code == 0
     assert "read by range" not in out
+    assert "stored: " in out
     assert len(hub.requests) == before
     code, out, _ = run(capsys, "inspect", REPO, "--remote", "--revision", COMMIT)
     assert code == 0

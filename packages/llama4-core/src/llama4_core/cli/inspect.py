@@ -144,14 +144,20 @@ def _report_stored(stored: dict[str, Any]) -> str:
 
 def _stored_here(arguments: argparse.Namespace) -> Stored | None:
     """What a folder of this machine holds, if it holds weights; only then is torch imported."""
-    folder = Path(arguments.model)
-    if not folder.is_dir() or not any(
-        path.suffix in (".safetensors", ".pth") for path in folder.iterdir()
+    folder: Path | None = Path(arguments.model)
+    pickles = arguments.source_format == "meta"
+    if not Path(arguments.model).exists() and not _is_installed(arguments):
+        repo = repo_of(arguments.model, arguments.revision)
+        folder = None if repo is None else cached(repo, pickles=pickles) or cached(repo)
+    if (
+        folder is None
+        or not folder.is_dir()
+        or not any(path.suffix in (".safetensors", ".pth") for path in folder.iterdir())
     ):
         return None
     from llama4_core.checkpoints.describe import describe
 
-    return describe(folder, pickle=arguments.source_format == "meta")
+    return describe(folder, pickle=pickles)
 
 
 def _report_here(here: Stored) -> str:
