@@ -160,6 +160,11 @@ NESTED = (
 )
 
 
+TWICE = NESTED.replace("s=[1]", "s=[1], t=[1]").replace(
+    "{{% set ns.s =", "{{% set ns.t = [ns.t, ns.t] %}}{{% set ns.s ="
+)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -202,6 +207,12 @@ NESTED = (
         (NESTED.format("{{ ns.s }}"), "steps"),
         (NESTED.format("{{ ns.s | tojson }}"), "steps"),
         (NESTED.format("{{ ns }}"), "namespace"),
+        (TWICE.format("{{ ns.s == ns.t }}"), "steps"),
+        (TWICE.format("{{ ns.s in [ns.t] }}"), "steps"),
+        (TWICE.format("{{ ns.s is eq ns.t }}"), "steps"),
+        (TWICE.format("{{ [ns.s] | select('eq', ns.t) | list }}"), "steps"),
+        (TWICE.format("{{ [ns.s, ns.t] | map('list') | sort }}"), "steps"),
+        (TWICE.format("{{ [ns.s].index(ns.t) }}"), "steps"),
         ("{{ ('%1000000000d'.encode() % 1) | length }}", "not available"),
         ("{{ (1).to_bytes(1000000000, 'little') }}", "not available"),
         ("{{ ('x' * 9999).translate({120: 'x' * 9999}) }}", "not available"),
@@ -237,6 +248,16 @@ def test_loops_and_joined_texts_are_those_of_jinja():
         "{{ 'aaa'.replace('a', 'b', 1) }};{{ 'aaa' | replace('a', 'b') }};{{ none }}{{ missing }}"
     )
     assert render(source).text == "1/2:3, 2/2:4;none;a1;12;a, b;1+2;baa;bbb;None"
+
+
+def test_comparisons_are_those_of_jinja():
+    source = (
+        "{{ 1 < 2 <= 2 }} {{ 'a' in ['a'] }} {{ 'b' not in {'a': 1} }} {{ missing == 3 }} "
+        "{{ [3, 1] | sort }} {{ [{'n': 2}] | selectattr('n', 'equalto', 2) | list | length }} "
+        "{{ 2 is eq 2 }} {{ [1, 2] | reject('gt', 1) | first }} {{ ['b'] | map('upper') | max }}"
+        "{% filter upper %}x{% endfilter %} {{ range(3) | select('in', [1]) | list }}"
+    )
+    assert render(source).text == "True True True False [1, 3] 1 True 1 BX [1]"
 
 
 def test_other_formats_are_rendered_but_not_parsed():

@@ -75,6 +75,16 @@ _REMOVED = (
     "wordwrap",
     "xmlattr",
 )
+_LISTS = (list, tuple, set, frozenset, KeysView, ValuesView)
+# What compares values with each other or with an argument.
+_COMPARING_FILTERS = frozenset(
+    {"dictsort", "groupby", "map", "max", "min", "reject", "rejectattr", "select", "selectattr"}
+    | {"sort", "unique"}
+)
+_COMPARING_TESTS = frozenset(
+    {"eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lt", "ne"}
+    | {"==", "!=", "<", "<=", ">", ">="}
+)
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -93,6 +103,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.filters.pop(name)
         self.filters["counted"] = self._counted
         self.filters["join"] = self._join
+        self.filters["measured"] = self._measured
         self.filters["replace"] = self._replace
         self.filters["string"] = self._text
         self.filters["tojson"] = self._tojson
@@ -112,8 +123,11 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def step(self, count: int = 1) -> None:
         """Counts work; refuses to go on beyond the budget."""
+        before = self._steps
         self._steps += count
-        if self._steps > MAX_STEPS or time.thread_time() > self._deadline:
+        # The clock costs more than a step: it is looked at once in sixteen.
+        late = before // 16 != self._steps // 16 and time.thread_time() > self._deadline
+        if late or self._steps > MAX_STEPS:
             raise jinja2.exceptions.SecurityError(
                 f"it takes more than {MAX_STEPS} steps or {MAX_SECONDS} seconds"
             )
@@ -136,6 +150,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", None)
         if isinstance(owner, str) and name == "join" and len(args) == 1:
             return __self._join(args[0], owner)
+        if isinstance(owner, list | tuple) and name in ("count", "index"):
+            __self._measure([owner, *args])
         if isinstance(owner, str) and name == "replace":
             # In loops the compiler adds arguments of its own.
             given = {key: value for key, value in kwargs.items() if key == "count"}
@@ -168,6 +184,12 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.step()
             yield value
 
+    def _measured(self, value: Any) -> Any:
+        """What is compared: two short lists of lists may take as long as long ones."""
+        found = list(value) if isinstance(value, Iterator) else value
+        self._measure(found)
+        return found
+
     def _text(self, value: Any) -> str:
         """The value as text, measured first: a short list of lists may be written very long."""
         if not isinstance(value, str):
@@ -181,15 +203,15 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             if isinstance(one, str):
                 length += len(one)
                 _check(length, MAX_OUTPUT)
+            elif isinstance(one, _LISTS):
+                self.step(len(one))
+                waiting += one
             elif isinstance(one, jinja2.utils.Namespace):
-                raise jinja2.exceptions.SecurityError("a namespace cannot be written")
-            elif isinstance(one, Mapping | ItemsView):
+                raise jinja2.exceptions.SecurityError("a namespace is no value")
+            elif isinstance(one, (Mapping, ItemsView)):
                 items = one.items() if isinstance(one, Mapping) else one
                 self.step(len(items))
                 waiting += [part for pair in items for part in pair]
-            elif isinstance(one, list | tuple | set | frozenset | KeysView | ValuesView):
-                self.step(len(one))
-                waiting += one
 
     def _concat(self, pieces: Iterable[str]) -> str:
         found = list(pieces)
@@ -236,7 +258,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class _Bounds(jinja2.visitor.NodeTransformer):
-    """Rewrites what passes through no method of the environment: loops, and ``~``."""
+    """Rewrites what passes through no method of the environment: loops, ``~``, comparisons."""
 
     def visit_For(self, node: jinja2.nodes.For) -> jinja2.nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -247,6 +269,30 @@ class _Bounds(jinja2.visitor.NodeTransformer):
     def visit_Concat(self, node: jinja2.nodes.Concat) -> jinja2.nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _filtered(jinja2.nodes.List(node.nodes, lineno=node.lineno), "join")
+
+    def visit_Compare(self, node: jinja2.nodes.Compare) -> jinja2.nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, "measured")
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, "measured")
+        return node
+
+    def visit_Filter(self, node: jinja2.nodes.Filter) -> jinja2.nodes.Node:  # noqa: N802
+        return self._compared(node, _COMPARING_FILTERS)
+
+    def visit_Test(self, node: jinja2.nodes.Test) -> jinja2.nodes.Node:  # noqa: N802
+        return self._compared(node, _COMPARING_TESTS)
+
+    def _compared(
+        self, node: jinja2.nodes.Filter | jinja2.nodes.Test, names: frozenset[str]
+    ) -> jinja2.nodes.Node:
+        self.generic_visit(node)
+        if node.name in names:
+            # The value is missing in blocks of {% filter %}, which hold text.
+            values: Any = node.node
+            node.node = None if values is None else _filtered(values, "measured")
+            node.args = [_filtered(argument, "measured") for argument in node.args]
+        return node
 
 
 def _filtered(node: jinja2.nodes.Expr, name: str) -> jinja2.nodes.Filter:
