@@ -1,0 +1,55 @@
+"""``llama4 demo`` and ``llama4 bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llama4_core.cli import main
+
+TINY = str(Path(__file__).parent / "data" / "tiny-hf")
+
+
+def test_the_tour_runs_through(capsys: pytest.CaptureFixture[str]) -> None:
+    """It explains, generates equal tokens twice, and counts."""
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "irope-chunked" in out
+    assert "108.642B" in out
+    rows = [
+        line.split(maxsplit=1)
+        for line in out.splitlines()
+        if line.startswith(("  eager", "  sdpa"))
+    ]
+    assert [name for name, _ in rows] == ["eager", "sdpa"]
+    assert rows[0][1] == rows[1][1]
+
+
+def test_bench_counts_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """Positive rates for both phases, and the cache of rows x tokens."""
+    options = ["--prompt", "9", "--steps", "3", "--rows", "2", "--threads", "1", "--json"]
+    assert main(["bench", TINY, *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["prompt"], found["steps"], found["threads"]) == (2, 9, 3, 1)
+    for phase in ("prefill", "decode"):
+        assert found[phase]["wall"] > 0
+        assert found[phase]["cpu"] > 0
+    assert found["cache_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prompt", "0"], "--prompt is 0"),
+        (["--rows", "-1"], "--rows is -1"),
+        (["--prompt", "100000000"], "the model's context holds"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_time(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names the option."""
+    assert main(["bench", TINY, *options]) == 2
+    assert words in capsys.readouterr().err
