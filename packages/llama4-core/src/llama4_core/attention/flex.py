@@ -153,7 +153,9 @@ class FlexAttention:
 
 @functools.cache
 def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=True)
+    # One kernel per shape: with symbolic sizes torch 2.13 writes C++ for CPUs that names a variable
+    # which it does not declare, and the compiler refuses it.
+    return torch.compile(flex_attention, dynamic=False)
 
 
 def _uncompiled(*tensors: Tensor, **options: Any) -> Any:
