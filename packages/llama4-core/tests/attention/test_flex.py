@@ -48,6 +48,7 @@ def check(batch, shape, seed, return_lse=False):
         score_tensors=score_tensors,
     )
     # float32, summed in another order.
+    # float32, summed in another order
     assert torch.allclose(result[0] if return_lse else result, expected, atol=2e-5)
     if return_lse:
         assert torch.allclose(result[1], expected_lse, atol=2e-5)
@@ -155,4 +156,4 @@ def test_compiled():
     compiled = FlexAttention()
     output = compiled(q, keys, values, compiled.plan(batch), scale=0.25)
     expected = eager(q, keys, values, eager.plan(batch), scale=0.25)
-    assert torch.allclose(output, expected, atol=2e-5)
+    assert torch.allclose(output, expected, atol=2e-5)  # float32, summed in another order

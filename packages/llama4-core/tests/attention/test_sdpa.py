@@ -254,7 +254,7 @@ def test_the_device_call_compiles_into_one_graph():
 
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
     for one, two in zip(compiled(q, keys, values), run(q, keys, values), strict=True):
-        assert torch.allclose(one, two, atol=1e-6)
+        assert torch.allclose(one, two, atol=1e-6)  # a few float32 roundings
 
 
 def test_the_plan_may_be_an_argument_of_the_compiled_call():
@@ -264,6 +264,7 @@ def test_the_plan_may_be_an_argument_of_the_compiled_call():
         q, keys, values = tensors(batch, Shape(4, 2, 8))
         plan = sdpa.plan(batch)
         expected = sdpa(q, keys, values, plan, scale=0.4)
+        # a few float32 roundings
         assert torch.allclose(compiled(q, keys, values, plan, scale=0.4), expected, atol=1e-6)
 
 
