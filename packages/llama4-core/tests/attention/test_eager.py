@@ -85,8 +85,8 @@ def test_eager_is_the_formula(batch, seed, terms):
         sink if "s" in terms else None,
     )
     # Both sum the same float64 terms in another order; lse is rounded to float32.
-    assert torch.allclose(output, expected, rtol=1e-11, atol=1e-11)  # float64 throughout
-    assert torch.allclose(lse, expected_lse.float(), rtol=1e-6, atol=1e-6)  # float32
+    assert torch.allclose(output, expected, rtol=1e-11, atol=1e-11)
+    assert torch.allclose(lse, expected_lse.float(), rtol=1e-6, atol=1e-6)
     assert lse.dtype == torch.float32
 
 

@@ -38,7 +38,7 @@ def test_two_halves_make_the_whole(one, two, seed):
         *attend(q, keys[:one], values[:one]), *attend(q, keys[one:], values[one:])
     )
     # The log-sum-exps are float32, so the weights carry its rounding.
-    assert torch.allclose(merged, whole, atol=2e-6)  # the weights pass through float32
+    assert torch.allclose(merged, whole, atol=2e-6)
     assert torch.allclose(total, lse, atol=2e-6)
     assert merged.dtype == whole.dtype
 
