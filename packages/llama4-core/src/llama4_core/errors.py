@@ -45,5 +45,9 @@ class ChatError(Llama4Error, ValueError):
     """A message, a tool, a chat template or a rendered conversation cannot be used."""
 
 
+class ModalityError(Llama4Error, ValueError):
+    """A picture, a film or another input cannot be read, or does not fit the tokens."""
+
+
 class DrawingError(Llama4Error, ValueError):
     """A picture cannot be drawn as asked."""

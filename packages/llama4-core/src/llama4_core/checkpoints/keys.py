@@ -4,8 +4,7 @@ The tables are generated from a :class:`ModelSpec`, total and one to one: every 
 has exactly one row. Hugging Face stores experts ``[E, in, out]``; ours are ``[E, out, in]``, so
 their rows are marked transposed and mapping them is a view, never a copy.
 
-Vision weights keep their Hugging Face names behind ``vision.`` (the modules that use them live in
-another package).
+Vision weights stand behind ``vision.``; the modules that use them live in another package.
 
 Source of the foreign names: transformers 5.23, ``models/llama4/modeling_llama4.py``.
 """
@@ -13,13 +12,16 @@ Source of the foreign names: transformers 5.23, ``models/llama4/modeling_llama4.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llama4_core.errors import CheckpointError
 from llama4_core.specs import LayerSpec, ModelSpec, MoESpec, VisionSpec
 
 VISION = "vision."
+# The parts whose weights the published formats have names for.
+LLAMA4_ENCODER = "llama4"
+LLAMA4_ADAPTER = "pixel-shuffle-mlp"
 
 Shape = tuple[int, ...]
 
@@ -69,13 +71,27 @@ def huggingface_rows(spec: ModelSpec, naming: Naming) -> list[Row]:
             raise _no_name(f"layers.{index}.attention is a mixer {layer.attention.mixer!r}")
         if layer.attention.sink:
             raise _no_name(f"layers.{index}.attention has a learned sink")
+    for slot, got in foreign_vision(spec):
+        raise _no_name(f"vision.{slot} is {got!r}")
     return _rows(spec, naming)
+
+
+def foreign_vision(spec: ModelSpec) -> list[tuple[str, str]]:
+    """The slots of ``spec.vision`` that hold another part than Llama 4's, with its name."""
+    if spec.vision is None:
+        return []
+    parts = (
+        ("encoder", spec.vision.encoder, LLAMA4_ENCODER),
+        ("adapter", spec.vision.adapter, LLAMA4_ADAPTER),
+    )
+    return [(slot, got) for slot, got, own in parts if got != own]
 
 
 def native_shapes(spec: ModelSpec) -> dict[str, Shape]:
     """Our name -> shape of the weights of ``spec``, vision included.
 
-    Of a mixer other than softmax only the component itself knows the weights; they are left out.
+    Of a mixer other than softmax, and of another encoder or adapter than Llama 4's, only the
+    component itself knows the weights; they are left out.
     """
     shapes = {row.ours: row.shape for row in _rows(spec, CONDITIONAL)}
     for index, layer in enumerate(spec.layers):
@@ -101,8 +117,8 @@ def _rows(spec: ModelSpec, naming: Naming) -> list[Row]:
         rows.append(Row("head.weight", naming.head, (spec.vocabulary, width)))
     if spec.vision is not None:
         rows += [
-            Row(VISION + name, naming.vision + name, shape)
-            for name, shape in vision_shapes(spec.vision, width).items()
+            Row(VISION + row.ours, naming.vision + row.theirs, row.shape)
+            for row in vision_rows(spec.vision, width)
         ]
     return rows
 
@@ -137,37 +153,51 @@ def _layer(layer: LayerSpec, D: int) -> list[tuple[str, str, Shape, bool]]:
     return rows
 
 
-def vision_shapes(vision: VisionSpec, text_width: int) -> dict[str, Shape]:
-    """Hugging Face name -> shape of encoder, adapter and projection into the text model."""
+def vision_rows(vision: VisionSpec, text_width: int) -> list[Row]:
+    """Encoder, adapter and projection into the text model, without their prefixes.
+
+    Of an encoder or an adapter other than Llama 4's only the component itself knows the weights;
+    they are left out.
+    """
+    rows: list[Row] = []
+    if vision.encoder == LLAMA4_ENCODER:
+        rows += [
+            Row(f"encoder.{ours}", f"vision_model.{theirs}", shape)
+            for ours, theirs, shape in _encoder(vision)
+        ]
+    if vision.adapter == LLAMA4_ADAPTER:
+        shuffled = round(vision.width / vision.shuffle_ratio**2)
+        inner, theirs = vision.adapter_width, "vision_model.vision_adapter.mlp."
+        rows += [
+            Row("adapter.fc1.weight", f"{theirs}fc1.weight", (inner, shuffled)),
+            Row("adapter.fc2.weight", f"{theirs}fc2.weight", (vision.adapter_output, inner)),
+        ]
+    projector = (text_width, vision.adapter_output)
+    rows.append(Row("projector.weight", "multi_modal_projector.linear_1.weight", projector))
+    return rows
+
+
+def _encoder(vision: VisionSpec) -> Iterator[tuple[str, str, Shape]]:
     D, F = vision.width, vision.mlp_width
     patches = (vision.image_size // vision.patch_size) ** 2
-    shapes: dict[str, Shape] = {
-        "vision_model.class_embedding": (D,),
-        "vision_model.positional_embedding_vlm": (patches + 1, D),
-        "vision_model.patch_embedding.linear.weight": (
-            D,
-            vision.channels * vision.patch_size**2,
-        ),
-    }
-    for norm in ("layernorm_pre", "layernorm_post"):
-        shapes[f"vision_model.{norm}.weight"] = shapes[f"vision_model.{norm}.bias"] = (D,)
+    yield "class_embedding", "class_embedding", (D,)
+    yield "positional_embedding", "positional_embedding_vlm", (patches + 1, D)
+    pixels = vision.channels * vision.patch_size**2
+    yield "patch_embedding.weight", "patch_embedding.linear.weight", (D, pixels)
+    for norm in ("pre", "post"):
+        for part in ("weight", "bias"):
+            yield f"norm_{norm}.{part}", f"layernorm_{norm}.{part}", (D,)
     for index in range(vision.layers):
-        layer = f"vision_model.model.layers.{index}."
-        for name, shape in (
-            *((f"self_attn.{part}_proj", (D, D)) for part in "qkvo"),
-            ("mlp.fc1", (F, D)),
-            ("mlp.fc2", (D, F)),
-            ("input_layernorm", (D,)),
-            ("post_attention_layernorm", (D,)),
+        for ours, theirs, shape in (
+            *((f"attention.{part}_proj", f"self_attn.{part}_proj", (D, D)) for part in "qkvo"),
+            ("feed_forward.fc1", "mlp.fc1", (F, D)),
+            ("feed_forward.fc2", "mlp.fc2", (D, F)),
+            ("attention_norm", "input_layernorm", (D,)),
+            ("feed_forward_norm", "post_attention_layernorm", (D,)),
         ):
-            shapes[f"{layer}{name}.weight"] = shape
-            shapes[f"{layer}{name}.bias"] = shape[:1]
-    shuffled = round(D / vision.shuffle_ratio**2)
-    adapter = "vision_model.vision_adapter.mlp."
-    shapes[f"{adapter}fc1.weight"] = (vision.adapter_width, shuffled)
-    shapes[f"{adapter}fc2.weight"] = (vision.adapter_output, vision.adapter_width)
-    shapes["multi_modal_projector.linear_1.weight"] = (text_width, vision.adapter_output)
-    return shapes
+            place, foreign = f"layers.{index}.{ours}", f"model.layers.{index}.{theirs}"
+            yield f"{place}.weight", f"{foreign}.weight", shape
+            yield f"{place}.bias", f"{foreign}.bias", shape[:1]
 
 
 def naming_of(keys: Iterable[str]) -> Naming:

@@ -67,8 +67,9 @@ def load(
         max_positions: longest context, for a params.json that does not say it.
 
     Returns:
-        The model, with its tokenizer if the folder has one. Weights that no installed package uses
-        (an image encoder) are kept in ``model.extra_weights`` and written back on save.
+        The model, with its tokenizer if the folder has one. The weights of an image encoder are
+        kept in ``model.extra_weights`` where no installed package runs it, or where
+        ``overrides={"vision": "none"}`` leaves it out; they are written back on save.
 
     Raises:
         CheckpointError: no such model, or its files are damaged or do not fit their description.
@@ -180,7 +181,6 @@ def _mapped(
     settings: dict[str, Any],
 ) -> Transformer:
     stored = dict(form.tensors(folder, spec))
-    extra = {name: stored.pop(name) for name in list(stored) if name.startswith(VISION)}
     for name, tensor in stored.items():
         if tensor.dtype not in DTYPES.values():
             raise CheckpointError(
@@ -192,6 +192,9 @@ def _mapped(
     model = assemble(
         spec, device="meta", dtype=chosen, run_on=torch.device(device).type, **settings
     )
+    extra: dict[str, Tensor] = {}
+    if not any(name.startswith(VISION) for name in model.state_dict()):
+        extra = {name: stored.pop(name) for name in list(stored) if name.startswith(VISION)}
     own = _fitting(model, stored, spec, folder, overridden=bool(settings["overrides"]))
     target = torch.device(device)
     wanted = model.state_dict() if dtype != "auto" else stored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from llama4_core.contexts.cached import CachedContext, CachedStep
 from llama4_core.contexts.packed import PackedContext
-from llama4_core.errors import ContextError
+from llama4_core.errors import ContextError, ModalityError
 from llama4_core.model.block import Block
+from llama4_core.model.fusion import fuse
 from llama4_core.model.norm import RMSNorm
 from llama4_core.model.projection import Projection, project
+from llama4_core.protocols.modalities import Modality
 from llama4_core.protocols.parts import Parts
 from llama4_core.protocols.routing import Routing
 from llama4_core.specs.model import ModelSpec
@@ -38,6 +40,7 @@ class Transformer(nn.Module):
         report: what runs in each slot, and why.
         catalogue: where its parts came from, plugin files included.
         tokenizer: or None when the checkpoint has none.
+        vision: the modality of pictures and films, or None where the description has none.
         extra_weights: tensors of the checkpoint that belong to packages not in use (vision), kept
             to be written back.
         folder: where the weights came from, or None.
@@ -61,6 +64,9 @@ class Transformer(nn.Module):
         )
         self.norm = RMSNorm(spec.width, spec.norm_eps)
         self.head = None if spec.tied else Projection(spec.width, spec.vocabulary)
+        self.vision: Any = None
+        if spec.vision is not None:
+            self.vision = parts.build("modalities", "vision", "auto", spec, parts.child("vision"))
         self._make_cache = parts.factory("caches", "cache", "bounded")
         rotaries = (
             getattr(getattr(layer.attention, "variant", None), "rotary", None)
@@ -78,22 +84,38 @@ class Transformer(nn.Module):
         """Of the weights."""
         return self.norm.weight.device
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What can be read beside text."""
+        return () if self.vision is None else (self.vision,)
+
     def forward(
-        self, tokens: Tensor, context: PackedContext | CachedStep
+        self,
+        tokens: Tensor,
+        context: PackedContext | CachedStep,
+        features: Mapping[int, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Routing | None, ...]]:
         """One pass over a flat stream.
 
         Args:
             tokens: ``[N]`` int64.
             context: from :meth:`packed`, or ``cached.extend(...)``.
+            features: placeholder id -> ``[M, D]``: row m replaces the embedding of the m-th
+                occurrence of that token. None leaves every embedding as it is.
 
         Returns:
             Hidden states ``[N, D]`` after the final norm, and each layer's routing (None for dense
             layers). Pure: nothing is counted or stored but the context's provisional entries.
+
+        Raises:
+            ContextError: the tokens are not those that the context was made for.
+            ModalityError: features are not as many as their places, or not as wide as the model.
         """
         positions = context.positions
         context.begin(tokens, {name: rotary(positions) for name, rotary in self._rotaries.items()})
         hidden = self.embedding(tokens)
+        for placeholder, rows in (features or {}).items():
+            hidden = fuse(hidden, tokens == placeholder, rows)
         routings = []
         for index, layer in enumerate(self.layers):
             hidden, routing = layer(hidden, context.layer(index))
@@ -145,6 +167,7 @@ class Transformer(nn.Module):
     def logits(
         self,
         tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        pixel_values: Tensor | None = ...,
         *,
         forced: Sequence[Tensor | None] | None = ...,
     ) -> Tensor: ...
@@ -153,6 +176,7 @@ class Transformer(nn.Module):
     def logits(
         self,
         tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        pixel_values: Tensor | None = ...,
         *,
         capture: Capture,
         forced: Sequence[Tensor | None] | None = ...,
@@ -161,6 +185,7 @@ class Transformer(nn.Module):
     def logits(
         self,
         tokens: Tensor | Sequence[int] | Sequence[Sequence[int]],
+        pixel_values: Tensor | None = None,
         *,
         capture: Capture | None = None,
         forced: Sequence[Tensor | None] | None = None,
@@ -169,6 +194,8 @@ class Transformer(nn.Module):
 
         Args:
             tokens: ``[T]`` or ``[B, T]`` token ids.
+            pixel_values: tiles ``[tiles, 3, height, width]`` of all rows in order, as
+                ``llama4_vision.ImageProcessor`` makes them; their features fill the patch tokens.
             capture: globs of activations to read, such as ``["layers.*.attention"]``, or globs with
                 functions ``(value, path) -> replacement or None``: see
                 :mod:`llama4_core.inspection.capture`.
@@ -180,6 +207,7 @@ class Transformer(nn.Module):
 
         Raises:
             ContextError: another shape, no token, or an id outside the vocabulary.
+            ModalityError: the model sees no pictures, or tiles and patch tokens do not fit.
             OverrideError: a glob matches nothing.
         """
         try:
@@ -207,14 +235,26 @@ class Transformer(nn.Module):
         rows = ids if ids.dim() == 2 else ids[None]
         context = self.packed([rows.shape[1]] * rows.shape[0], forced=forced)
         if capture is None:
-            hidden, _ = self(rows.reshape(-1), context)
+            hidden, _ = self(rows.reshape(-1), context, self._features(pixel_values))
             return self.project(hidden).reshape(*ids.shape, -1)
         from llama4_core.inspection.capture import Captured, capturing
 
         with capturing(self, capture) as record:
-            hidden, _ = self(rows.reshape(-1), context)
+            hidden, _ = self(rows.reshape(-1), context, self._features(pixel_values))
             logits = record.see("logits", self.project(hidden))
         return Captured(logits.reshape(*ids.shape, -1), record.values)
+
+    def _features(self, pixel_values: Tensor | None) -> dict[int, Tensor] | None:
+        """Features of tiles, as :meth:`forward` takes them."""
+        if pixel_values is None:
+            return None
+        if self.vision is None:
+            raise ModalityError(
+                f"got pixel_values, but {self.spec.name} is a text model; leave them out, or load "
+                "a multimodal checkpoint"
+            )
+        features = self.vision(pixel_values.to(self.device, self.dtype))
+        return {self.vision.placeholder: features.flatten(0, 1)}
 
     def generate(self, prompt: Any, **settings: Any) -> Generation | list[Generation]:
         """Continues a prompt, or a list of prompts: see :func:`llama4_core.generation.generate`."""
@@ -222,11 +262,11 @@ class Transformer(nn.Module):
 
         return generate(self, prompt, **settings)
 
-    def chat(self, messages: Any, tools: Any = (), **settings: Any) -> Reply:
+    def chat(self, messages: Any, images: Any = (), tools: Any = (), **settings: Any) -> Reply:
         """Replies to a conversation: see :func:`llama4_core.chat.conversation.chat`."""
         from llama4_core.chat.conversation import chat
 
-        return chat(self, messages, tools, **settings)
+        return chat(self, messages, images, tools, **settings)
 
     def stream(self, prompt: Any, **settings: Any) -> Any:
         """Yields pieces as they are generated: see :func:`llama4_core.generation.stream`."""

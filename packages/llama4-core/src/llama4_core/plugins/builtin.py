@@ -130,6 +130,17 @@ def llama4_tokenizers() -> Iterable[Component]:
 
 
 @hookimpl
+def llama4_modalities() -> Iterable[Component]:
+    """Kinds of input beside text."""
+    yield Component(
+        "none",
+        "llama4_core.model.aside:Aside",
+        "reads nothing; the weights are kept aside and written back on save",
+        priority=1,
+    )
+
+
+@hookimpl
 def llama4_checkpoint_formats() -> Iterable[Component]:
     """Folders of weights."""
     yield Component(

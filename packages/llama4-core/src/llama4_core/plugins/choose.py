@@ -117,16 +117,20 @@ class Assembler:
         below.path = self._slot(name)
         return below
 
-    def build(self, socket: str, slot: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Builds the part of slot ``path.slot``.
+    def build(
+        self, socket: str, slot: str, name: str, *args: Any, problem: Any = None, **kwargs: Any
+    ) -> Any:
+        """Builds the part of slot ``path.slot``; see :class:`~llama4_core.protocols.parts.Parts`.
 
         Raises:
             ComponentError: the name is unknown, ambiguous, cannot run here, or fails to import.
             OverrideError: an override's class or function does not take the arguments.
         """
-        return self.factory(socket, slot, name)(*args, **kwargs)
+        return self.factory(socket, slot, name, problem=problem)(*args, **kwargs)
 
-    def factory(self, socket: str, slot: str, name: str) -> Callable[..., Any]:
+    def factory(
+        self, socket: str, slot: str, name: str, *, problem: Any = None
+    ) -> Callable[..., Any]:
         """What builds the part of slot ``path.slot``; see :meth:`build`."""
         path = self._slot(slot)
         override = self._shared.overrides.take(path)
@@ -136,10 +140,11 @@ class Assembler:
             self._record(path, Choice(socket, name, glob, (Row("always", _object(value)),)))
             return functools.partial(_from_object, override)
         if value == AUTO:
-            entry, refused = self._best(socket, path)
+            entry, refused = self._best(socket, path, problem)
         else:
             entry, refused = self._find(socket, path, value, override), []
-            reason = None if entry.component.supports else entry.component.refusal(None)
+            undecided = problem is None and entry.component.supports
+            reason = None if undecided else entry.component.refusal(problem)
             if reason:
                 raise ComponentError(f"{path}: {SOCKETS[socket].one} {value!r} {reason}")
         row = Row("always", _provider(entry))
@@ -242,8 +247,8 @@ class Assembler:
         refused += [(self._shown(e), f"can run; ranked below {best.name}") for *_, e in able[1:]]
         return best, refused
 
-    def _best(self, socket: str, path: str) -> tuple[Entry, list[Refusal]]:
-        entry, refused = self._ranked(socket, _Question(None, False, (None,)))
+    def _best(self, socket: str, path: str, problem: Any) -> tuple[Entry, list[Refusal]]:
+        entry, refused = self._ranked(socket, _Question(None, False, (problem,)))
         if entry is None:
             listed = "; ".join(f"{name}: {reason}" for name, reason in refused)
             raise ComponentError(

@@ -53,6 +53,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("caches", "cache", "llama4-core"),
         Socket("feed_forwards", "feed_forward", "llama4-core"),
         Socket("tokenizers", "tokenizer", "llama4-core"),
+        Socket("modalities", "modality", "llama4-core"),
         Socket("checkpoint_formats", "checkpoint_format", "llama4-core"),
         Socket("chat_formats", "chat_format", "llama4-core"),
         Socket("tool_parsers", "tool_parser", "llama4-core"),
@@ -61,6 +62,8 @@ SOCKETS: dict[str, Socket] = {
         Socket("commands", "command", "llama4-core"),
         Socket("routers", "router", "llama4-moe"),
         Socket("expert_backends", "expert_backend", "llama4-moe", "ExpertProblem"),
+        Socket("encoders", "encoder", "llama4-vision", "EncoderProblem"),
+        Socket("adapters", "adapter", "llama4-vision"),
     )
 }
 
@@ -114,6 +117,14 @@ class Hooks:
 
         The file of a folder is read by the component of the highest priority that detects it.
         Target: built as ``target()``; llama4_core.tokenizers.formats.TokenizerFormat.
+        """
+
+    @hookspec
+    def llama4_modalities(self) -> Iterable[Component]:
+        """Other kinds of input than text, fused into the stream of tokens.
+
+        Target: an ``nn.Module`` built as ``target(spec: ModelSpec, parts)``;
+        llama4_core.protocols.modalities.Modality.
         """
 
     @hookspec
@@ -173,4 +184,20 @@ class Hooks:
         """The computation of the chosen experts.
 
         Target: built as ``target()``; llama4_core.protocols.experts.ExpertBackend.
+        """
+
+    @hookspec
+    def llama4_encoders(self) -> Iterable[Component]:
+        """What turns pieces of an input into features; the problem names the modality.
+
+        Target: an ``nn.Module`` built as ``target(spec: VisionSpec, parts)``;
+        llama4_core.protocols.encoders.Encoder.
+        """
+
+    @hookspec
+    def llama4_adapters(self) -> Iterable[Component]:
+        """What turns an encoder's features into those that a text model takes.
+
+        Target: an ``nn.Module`` built as ``target(spec: VisionSpec, grid, width, parts)``;
+        llama4_core.protocols.encoders.Adapter.
         """

@@ -24,14 +24,19 @@ class Parts(Protocol):
     def child(self, name: str) -> Parts:
         """The same assembler at ``path + "." + name``."""
 
-    def build(self, socket: str, slot: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    def build(
+        self, socket: str, slot: str, name: str, *args: Any, problem: Any = None, **kwargs: Any
+    ) -> Any:
         """Builds the part of slot ``path.slot``: the component ``name``, unless overridden.
 
+        ``problem`` is what the component's ``supports`` is asked about, in sockets that have one.
         An override may put another name or an object in its place: a class or function is called
         with the same arguments, anything else is taken as it is. The choice goes into the report.
         """
 
-    def factory(self, socket: str, slot: str, name: str) -> Callable[..., Any]:
+    def factory(
+        self, socket: str, slot: str, name: str, *, problem: Any = None
+    ) -> Callable[..., Any]:
         """What :meth:`build` would call, for parts that are built later or many times (caches)."""
 
     def regimes(self, socket: str, slot: str, name: str, problem: Any) -> RegimeTable:

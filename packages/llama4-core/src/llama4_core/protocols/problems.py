@@ -84,3 +84,24 @@ class LinearProblem:
     grad: bool = False
     compiled: bool = False
     tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class EncoderProblem:
+    """The encoder of one model.
+
+    Attributes:
+        modality: what is encoded: "vision", or another that a plugin brings.
+        channels, height, width: of one piece of the input.
+        patch_size: edge of the squares that become one place of the grid.
+        dtype: of the weights.
+        device: type of device.
+    """
+
+    modality: str
+    channels: int
+    height: int
+    width: int
+    patch_size: int
+    dtype: str = "float32"
+    device: str = "cpu"

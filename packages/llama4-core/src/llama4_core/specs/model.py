@@ -187,6 +187,9 @@ class VisionSpec:
         adapter_width, adapter_output: of the adapter's two linear layers.
         theta: base of the two-dimensional rotary encoding.
         norm_eps: of the encoder's layer norms.
+        encoder: name in the socket encoders; the numbers above are those of "llama4", and another
+            encoder takes those that it knows.
+        adapter: name in the socket adapters.
         extra: configuration values without an architectural meaning here, kept for writing back.
     """
 
@@ -202,6 +205,8 @@ class VisionSpec:
     adapter_output: int
     theta: float
     norm_eps: float
+    encoder: str = "llama4"
+    adapter: str = "pixel-shuffle-mlp"
     extra: Mapping[str, object] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Boxes in text: reading, measuring and drawing them."""

@@ -1,0 +1,1 @@
+"""From a file to tiles: reading, limits, the tiling rule, pixels, tokens."""

@@ -1,0 +1,1 @@
+"""Conformance checks of encoders and adapters."""
