@@ -4,7 +4,8 @@ The tables are generated from a :class:`ModelSpec`, total and one to one: every 
 has exactly one row. Hugging Face stores experts ``[E, in, out]``; ours are ``[E, out, in]``, so
 their rows are marked transposed and mapping them is a view, never a copy.
 
-Vision weights stand behind ``vision.``; the modules that use them live in another package.
+Vision weights stand behind ``vision.``, by the names of the modules in another package that use
+them.
 
 Source of the foreign names: transformers 5.23, ``models/llama4/modeling_llama4.py``.
 """
@@ -19,6 +20,7 @@ from llama4_core.errors import CheckpointError
 from llama4_core.specs import LayerSpec, ModelSpec, MoESpec, VisionSpec
 
 VISION = "vision."
+PROJECTOR = "projector.weight"
 # The parts whose weights the published formats have names for.
 LLAMA4_ENCODER = "llama4"
 LLAMA4_ADAPTER = "pixel-shuffle-mlp"
@@ -78,13 +80,24 @@ def huggingface_rows(spec: ModelSpec, naming: Naming) -> list[Row]:
 
 def foreign_vision(spec: ModelSpec) -> list[tuple[str, str]]:
     """The slots of ``spec.vision`` that hold another part than Llama 4's, with its name."""
-    if spec.vision is None:
-        return []
+    return [] if spec.vision is None else _foreign_parts(spec.vision)
+
+
+def _foreign_parts(vision: VisionSpec) -> list[tuple[str, str]]:
     parts = (
-        ("encoder", spec.vision.encoder, LLAMA4_ENCODER),
-        ("adapter", spec.vision.adapter, LLAMA4_ADAPTER),
+        ("encoder", vision.encoder, LLAMA4_ENCODER),
+        ("adapter", vision.adapter, LLAMA4_ADAPTER),
     )
     return [(slot, got) for slot, got, own in parts if got != own]
+
+
+def foreign_vision_part(vision: VisionSpec, name: str) -> bool:
+    """Whether only a component knows the weight ``name`` (without ``vision.``)."""
+    slots = [slot for slot, _ in _foreign_parts(vision)]
+    return name.startswith(tuple(f"{slot}." for slot in slots)) or (
+        # As wide as what the adapter gives.
+        name == PROJECTOR and "adapter" in slots
+    )
 
 
 def native_shapes(spec: ModelSpec) -> dict[str, Shape]:
@@ -156,8 +169,8 @@ def _layer(layer: LayerSpec, D: int) -> list[tuple[str, str, Shape, bool]]:
 def vision_rows(vision: VisionSpec, text_width: int) -> list[Row]:
     """Encoder, adapter and projection into the text model, without their prefixes.
 
-    Of an encoder or an adapter other than Llama 4's only the component itself knows the weights;
-    they are left out.
+    Of an encoder or an adapter other than Llama 4's only the component itself knows the weights,
+    and how wide the projection behind it is; they are left out.
     """
     rows: list[Row] = []
     if vision.encoder == LLAMA4_ENCODER:
@@ -171,9 +184,12 @@ def vision_rows(vision: VisionSpec, text_width: int) -> list[Row]:
         rows += [
             Row("adapter.fc1.weight", f"{theirs}fc1.weight", (inner, shuffled)),
             Row("adapter.fc2.weight", f"{theirs}fc2.weight", (vision.adapter_output, inner)),
+            Row(
+                PROJECTOR,
+                "multi_modal_projector.linear_1.weight",
+                (text_width, vision.adapter_output),
+            ),
         ]
-    projector = (text_width, vision.adapter_output)
-    rows.append(Row("projector.weight", "multi_modal_projector.linear_1.weight", projector))
     return rows
 
 
