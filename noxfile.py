@@ -184,6 +184,7 @@ BUDGETS = {
     "llama4-core": 4.0,
     "llama4-moe": 2.0,
     "llama4-vision": 1.5,
+    "llama4-train": 3.0,
     "tests": 1.5,
     "examples": 1.0,
 }

@@ -1,0 +1,17 @@
+"""Errors of training; all derive from :class:`llama4_core.errors.Llama4Error`."""
+
+from __future__ import annotations
+
+from llama4_core.errors import Llama4Error
+
+
+class RecipeError(Llama4Error, ValueError):
+    """A recipe has an unknown key, a wrong value, or parts that do not fit together."""
+
+
+class DataError(Llama4Error, ValueError):
+    """Training data is missing, damaged or does not fit; the message names file and line."""
+
+
+class TrainingError(Llama4Error):
+    """A run cannot start, go on or be resumed."""
