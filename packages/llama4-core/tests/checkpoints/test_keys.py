@@ -86,7 +86,11 @@ def parameters(spec):
         else:
             total += 3 * D * f.width
     if spec.vision is not None:
-        total += spec.vision.parameters + D * spec.vision.adapter_output
+        total += (
+            spec.vision.encoder_parameters
+            + spec.vision.adapter_parameters
+            + D * spec.vision.adapter_output
+        )
     return total
 
 

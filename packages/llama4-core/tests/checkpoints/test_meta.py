@@ -140,37 +140,33 @@ def test_every_shard_holds_what_the_table_says(native, tmp_path, shards):
         equal(f"{shared}gate_proj.weight", torch.cat(parts(f"{here}.w_in_shared_FD.weight")))
         equal(f"{shared}up_proj.weight", torch.cat(parts(f"{here}.w_swiglu_FD.weight")))
         equal(f"{shared}down_proj.weight", torch.cat(parts(f"{here}.w_out_shared_DF.weight"), 1))
-    encoder, theirs = "vision.vision_model.", "vision_embeddings.vision_encoder."
-    equal(
-        f"{encoder}patch_embedding.linear.weight", torch.cat(parts(f"{theirs}conv1._linear.weight"))
-    )
-    for name in ("class_embedding", "positional_embedding_vlm"):
-        equal(encoder + name, parts(theirs + name)[-1])
+    encoder, theirs = "vision.encoder.", "vision_embeddings.vision_encoder."
+    equal(f"{encoder}patch_embedding.weight", torch.cat(parts(f"{theirs}conv1._linear.weight")))
+    equal(f"{encoder}class_embedding", parts(f"{theirs}class_embedding")[-1])
+    equal(f"{encoder}positional_embedding", parts(f"{theirs}positional_embedding_vlm")[-1])
     for end in ("pre", "post"):
         for kind in ("weight", "bias"):
-            equal(f"{encoder}layernorm_{end}.{kind}", parts(f"{theirs}ln_{end}.{kind}")[-1])
+            equal(f"{encoder}norm_{end}.{kind}", parts(f"{theirs}ln_{end}.{kind}")[-1])
     for index in range(2):
-        here, there = f"{encoder}model.layers.{index}.", f"{theirs}transformer.resblocks.{index}."
+        here, there = f"{encoder}layers.{index}.", f"{theirs}transformer.resblocks.{index}."
         for name in "qkv":
             for kind in ("weight", "bias"):
                 equal(
-                    f"{here}self_attn.{name}_proj.{kind}",
+                    f"{here}attention.{name}_proj.{kind}",
                     torch.cat(parts(f"{there}attn.w{name}.{kind}")),
                 )
-        equal(f"{here}self_attn.o_proj.weight", torch.cat(parts(f"{there}attn.wo.weight"), 1))
-        equal(f"{here}self_attn.o_proj.bias", parts(f"{there}attn.wo.bias")[-1])
+        equal(f"{here}attention.o_proj.weight", torch.cat(parts(f"{there}attn.wo.weight"), 1))
+        equal(f"{here}attention.o_proj.bias", parts(f"{there}attn.wo.bias")[-1])
         for kind in ("weight", "bias"):
-            equal(f"{here}mlp.fc1.{kind}", torch.cat(parts(f"{there}mlp.c_fc.{kind}")))
-            equal(f"{here}input_layernorm.{kind}", parts(f"{there}ln_1.{kind}")[-1])
-            equal(f"{here}post_attention_layernorm.{kind}", parts(f"{there}ln_2.{kind}")[-1])
-        equal(f"{here}mlp.fc2.weight", torch.cat(parts(f"{there}mlp.c_proj.weight"), 1))
-        equal(f"{here}mlp.fc2.bias", parts(f"{there}mlp.c_proj.bias")[-1])
-    adapter, there = f"{encoder}vision_adapter.mlp.", "vision_embeddings.vision_adapter.mlp."
+            equal(f"{here}feed_forward.fc1.{kind}", torch.cat(parts(f"{there}mlp.c_fc.{kind}")))
+            equal(f"{here}attention_norm.{kind}", parts(f"{there}ln_1.{kind}")[-1])
+            equal(f"{here}feed_forward_norm.{kind}", parts(f"{there}ln_2.{kind}")[-1])
+        equal(f"{here}feed_forward.fc2.weight", torch.cat(parts(f"{there}mlp.c_proj.weight"), 1))
+        equal(f"{here}feed_forward.fc2.bias", parts(f"{there}mlp.c_proj.bias")[-1])
+    adapter, there = "vision.adapter.", "vision_embeddings.vision_adapter.mlp."
     equal(f"{adapter}fc1.weight", torch.cat(parts(f"{there}c_fc.weight")))
     equal(f"{adapter}fc2.weight", torch.cat(parts(f"{there}c_proj.weight"), 1))
-    equal(
-        "vision.multi_modal_projector.linear_1.weight", torch.cat(parts("vision_projection.weight"))
-    )
+    equal("vision.projector.weight", torch.cat(parts("vision_projection.weight")))
     assert all(file.keys() == seen for file in files)
 
 

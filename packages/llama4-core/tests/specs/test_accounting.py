@@ -160,3 +160,29 @@ def test_a_recurrent_mixer_keeps_a_constant_state():
 def test_an_unknown_mixer_is_not_guessed():
     with pytest.raises(SpecError, match="mixer 'convolution' are not known"):
         with_attention(AttentionSpec("none", 6, 6, 64, mixer="convolution"))
+
+
+def with_parts(spec, **parts):
+    return replace(spec, vision=replace(spec.vision, **parts))
+
+
+def test_another_encoder_is_not_counted_and_said():
+    spec = preset("scout")
+    known = account(spec)
+    assert known.unknown == ()
+    costs = account(with_parts(spec, encoder="other"))
+    assert costs.unknown == ("vision_encoder 'other'",)
+    assert costs.total == known.total - known.parts["vision_encoder"]
+    assert costs.parts["vision_adapter"] == known.parts["vision_adapter"]
+    assert costs.text == known.text
+
+
+def test_another_adapter_leaves_the_projection_open_too():
+    spec = preset("scout")
+    known = account(spec)
+    costs = account(with_parts(spec, adapter="other"))
+    assert costs.unknown == ("vision_adapter 'other'", "vision_projector")
+    assert costs.total == known.text + known.parts["vision_encoder"]
+    both = account(with_parts(spec, adapter="other", encoder="another"))
+    assert both.total == both.text == known.text
+    assert len(both.unknown) == 3

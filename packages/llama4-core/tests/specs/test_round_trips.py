@@ -138,9 +138,15 @@ def test_params_json_gives_back_the_model(spec):
     assert meta_from_spec(found) == params
 
 
-@given(llama4s(), st.booleans())
-def test_toml_gives_back_the_model(spec, illustrative):
+names = st.sampled_from(["siglip", "somebody/other", "pooled-linear"])
+
+
+@given(llama4s(), st.booleans(), names, names)
+def test_toml_gives_back_the_model(spec, illustrative, encoder, adapter):
     spec = replace(spec, illustrative=illustrative)
+    assert spec_from_toml(toml_from_spec(spec)) == spec
+    if spec.vision is not None:
+        spec = replace(spec, vision=replace(spec.vision, encoder=encoder, adapter=adapter))
     assert spec_from_toml(toml_from_spec(spec)) == spec
 
 
@@ -261,3 +267,28 @@ def test_foreign_formats_refuse_other_mixtures(write, change, message):
     first = replace(spec.layers[0], feed_forward=replace(spec.layers[0].feed_forward, **change))
     with pytest.raises(SpecError, match=message):
         write(replace(spec, layers=(first, *spec.layers[1:])))
+
+
+@pytest.mark.parametrize("write", [huggingface_from_spec, meta_from_spec])
+@pytest.mark.parametrize("slot", ["encoder", "adapter"])
+def test_another_encoder_or_adapter_is_refused_by_name(write, slot):
+    spec = preset("scout")
+    write(spec)
+    other = replace(spec, vision=replace(spec.vision, **{slot: "other"}))
+    with pytest.raises(SpecError, match=rf"vision\.{slot} is 'other'.*native format"):
+        write(other)
+
+
+@pytest.mark.parametrize("slot", ["encoder", "adapter"])
+@pytest.mark.parametrize("value", ["", None, 3])
+def test_an_encoder_has_a_name(slot, value):
+    with pytest.raises(SpecError, match=rf"VisionSpec\.{slot} is"):
+        replace(preset("scout").vision, **{slot: value})
+
+
+def test_toml_without_the_names_means_llama4():
+    """Folders written before there was a choice."""
+    text = toml_from_spec(preset("scout"))
+    lines = [line for line in text.splitlines() if not line.startswith(("encoder", "adapter ="))]
+    assert len(lines) == len(text.splitlines()) - 2
+    assert spec_from_toml("\n".join(lines)) == preset("scout")

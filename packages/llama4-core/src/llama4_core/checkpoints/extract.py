@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from llama4_core.checkpoints.convert import opened, write
 from llama4_core.checkpoints.formats import SHARD_BYTES
 from llama4_core.checkpoints.keys import VISION
+from llama4_core.checkpoints.part import NUMBERS
 from llama4_core.checkpoints.plan import safetensors_plan
 from llama4_core.checkpoints.stream import stream
 from llama4_core.errors import CheckpointError
@@ -38,9 +39,11 @@ def extract(
         source: as in :func:`llama4_core.checkpoints.convert.convert`.
         target: a folder that does not exist, or is empty.
         part: "text": the model without its eyes, a checkpoint that loads. "vision": encoder,
-            adapter and projection under their Hugging Face names, with their numbers in
-            ``vision.json``. "layer:N": the weights of one block under their names in it, with
-            their numbers in ``layer.json``. The last two are plain safetensors folders.
+            adapter and projection under the names of their modules (``encoder.*``, ``adapter.*``,
+            ``projector.weight``), with their numbers in ``vision.json``: what
+            :func:`llama4_core.checkpoints.part.vision_part` reads. "layer:N": the weights of one
+            block under their names in it, with their numbers in ``layer.json``. The last two are
+            plain safetensors folders.
         format: of the text model; for the other parts only "native".
         source_format: as in ``convert``, like the rest:
         max_positions: longest context, for a params.json that does not say it.
@@ -66,7 +69,7 @@ def extract(
     if layer is None:
         if spec.vision is None:
             raise CheckpointError(f"{folder}: has no vision part; expected a multimodal checkpoint")
-        prefix, title, numbers = VISION, "vision.json", asdict(
+        prefix, title, numbers = VISION, NUMBERS, asdict(
             replace(spec.vision, extra=dict(spec.vision.extra))
         )  # fmt: skip
     else:

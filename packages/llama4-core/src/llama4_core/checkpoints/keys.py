@@ -21,9 +21,6 @@ from llama4_core.specs import LayerSpec, ModelSpec, MoESpec, VisionSpec
 
 VISION = "vision."
 PROJECTOR = "projector.weight"
-# The parts whose weights the published formats have names for.
-LLAMA4_ENCODER = "llama4"
-LLAMA4_ADAPTER = "pixel-shuffle-mlp"
 
 Shape = tuple[int, ...]
 
@@ -73,31 +70,30 @@ def huggingface_rows(spec: ModelSpec, naming: Naming) -> list[Row]:
             raise _no_name(f"layers.{index}.attention is a mixer {layer.attention.mixer!r}")
         if layer.attention.sink:
             raise _no_name(f"layers.{index}.attention has a learned sink")
-    for slot, got in foreign_vision(spec):
+    for slot, got in spec.vision.foreign_parts if spec.vision is not None else ():
         raise _no_name(f"vision.{slot} is {got!r}")
     return _rows(spec, naming)
 
 
-def foreign_vision(spec: ModelSpec) -> list[tuple[str, str]]:
-    """The slots of ``spec.vision`` that hold another part than Llama 4's, with its name."""
-    return [] if spec.vision is None else _foreign_parts(spec.vision)
-
-
-def _foreign_parts(vision: VisionSpec) -> list[tuple[str, str]]:
-    parts = (
-        ("encoder", vision.encoder, LLAMA4_ENCODER),
-        ("adapter", vision.adapter, LLAMA4_ADAPTER),
-    )
-    return [(slot, got) for slot, got, own in parts if got != own]
-
-
-def foreign_vision_part(vision: VisionSpec, name: str) -> bool:
+def of_foreign_vision(vision: VisionSpec, name: str) -> bool:
     """Whether only a component knows the weight ``name`` (without ``vision.``)."""
-    slots = [slot for slot, _ in _foreign_parts(vision)]
+    slots = [slot for slot, _ in vision.foreign_parts]
     return name.startswith(tuple(f"{slot}." for slot in slots)) or (
         # As wide as what the adapter gives.
         name == PROJECTOR and "adapter" in slots
     )
+
+
+def of_foreign_part(spec: ModelSpec, name: str) -> bool:
+    """Whether only a component knows the weight ``name``: then no table here has it."""
+    if spec.vision is not None and name.startswith(VISION):
+        return of_foreign_vision(spec.vision, name.removeprefix(VISION))
+    own = [
+        f"layers.{i}.attention."
+        for i, x in enumerate(spec.layers)
+        if x.attention.mixer != "softmax"
+    ]
+    return name.startswith(tuple(own))
 
 
 def native_shapes(spec: ModelSpec) -> dict[str, Shape]:
@@ -173,12 +169,13 @@ def vision_rows(vision: VisionSpec, text_width: int) -> list[Row]:
     and how wide the projection behind it is; they are left out.
     """
     rows: list[Row] = []
-    if vision.encoder == LLAMA4_ENCODER:
+    slots = [slot for slot, _ in vision.foreign_parts]
+    if "encoder" not in slots:
         rows += [
             Row(f"encoder.{ours}", f"vision_model.{theirs}", shape)
             for ours, theirs, shape in _encoder(vision)
         ]
-    if vision.adapter == LLAMA4_ADAPTER:
+    if "adapter" not in slots:
         shuffled = round(vision.width / vision.shuffle_ratio**2)
         inner, theirs = vision.adapter_width, "vision_model.vision_adapter.mlp."
         rows += [

@@ -20,13 +20,14 @@ from torch import Tensor
 from llama4_core.checkpoints.formats import SHARD_BYTES
 from llama4_core.checkpoints.joined import gathered, join
 from llama4_core.checkpoints.keys import check_keys, native_shapes
+from llama4_core.checkpoints.legacy import NEW_POSITIONS, OLD_POSITIONS, new_positions
 from llama4_core.checkpoints.meta_keys import JUNK, MetaRow, meta_rows
 from llama4_core.checkpoints.plan import Plan, TorchPlan
 from llama4_core.checkpoints.shards import Progress, read_json
 from llama4_core.checkpoints.stream import Journal, fill
 from llama4_core.checkpoints.torch_file import read_tensors
 from llama4_core.errors import CheckpointError
-from llama4_core.specs import ModelSpec, TokenIds
+from llama4_core.specs import ModelSpec, TokenIds, VisionSpec
 from llama4_core.specs.find import folder_name
 from llama4_core.specs.meta import meta_from_spec, spec_from_meta
 
@@ -93,7 +94,7 @@ class MetaFormat:
                 f"expected consolidated.00.pth and on, without gaps; fetch what is missing"
             )
         rows = meta_rows(spec, len(paths))
-        shards = [_read_shard(path, rows) for path in paths]
+        shards = [_read_shard(path, rows, spec) for path in paths]
         shapes = native_shapes(spec)
         # Ranges of our weights: name -> start -> (axis, weight).
         ranges: dict[str, dict[int, tuple[int, Weight]]] = {name: {} for name in shapes}
@@ -199,9 +200,11 @@ def _read_tokens(folder: Path, spec: ModelSpec) -> TokenIds:
     return TokenIds(**{**content, "eos": tuple(content.get("eos", ()))})
 
 
-def _read_shard(path: Path, rows: list[MetaRow]) -> dict[str, Tensor]:
+def _read_shard(path: Path, rows: list[MetaRow], spec: ModelSpec) -> dict[str, Tensor]:
     """The tensors that ``rows`` name, under their first names."""
     stored = read_tensors(path)
+    if spec.vision is not None and OLD_POSITIONS in stored:
+        _renew_positions(stored, spec.vision, path)
     junk = [name for name in stored if JUNK.search(name)]
     for name in junk:
         del stored[name]
@@ -219,6 +222,20 @@ def _read_shard(path: Path, rows: list[MetaRow]) -> dict[str, Tensor]:
         str(path),
     )
     return stored
+
+
+def _renew_positions(stored: dict[str, Tensor], vision: VisionSpec, path: Path) -> None:
+    """Puts the older positions of the encoder into today's form."""
+    if NEW_POSITIONS in stored:
+        raise CheckpointError(
+            f"{path}: holds both {OLD_POSITIONS} and {NEW_POSITIONS}; expected one"
+        )
+    side = vision.image_size // vision.patch_size
+    try:
+        stored[NEW_POSITIONS] = new_positions(stored.pop(OLD_POSITIONS), side, side)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    log.info("%s: the older positions of the image encoder are resampled", path)
 
 
 def _collect(

@@ -171,7 +171,7 @@ def _mixture(forward: str, shapes: Mapping[str, Shape]) -> Iterator[_Row]:
         yield _row(f"{forward}w_out_shared_DF.weight", f"{shared}down_proj.weight", 1)
 
 
-# Below "vision.": Hugging Face's name, Meta's, and the axis that is cut (None: every shard has it).
+# Below "vision.": our name, Meta's, and the axis that is cut (None: every shard has it).
 _VISION_NAMES: tuple[tuple[str, str, int | None], ...] = (
     (r"encoder\.patch_embedding\.weight", "{encoder}conv1._linear.weight", 0),
     (r"encoder\.class_embedding", "{encoder}class_embedding", None),

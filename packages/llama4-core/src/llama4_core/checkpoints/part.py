@@ -15,7 +15,7 @@ from llama4_core.checkpoints.keys import (
     PROJECTOR,
     VISION,
     check_keys,
-    foreign_vision_part,
+    of_foreign_vision,
     vision_rows,
 )
 from llama4_core.checkpoints.load import resolve
@@ -155,7 +155,7 @@ def _check(held: Mapping[str, Weight], vision: VisionSpec, width: int, folder: P
         {
             name: tuple(weight.shape)
             for name, weight in held.items()
-            if name in expected or not foreign_vision_part(vision, name)
+            if name in expected or not of_foreign_vision(vision, name)
         },
         expected,
         str(folder),

@@ -190,6 +190,7 @@ def _plain(spec: ModelSpec, costs: Accounting) -> dict[str, Any]:
             "text": costs.text,
             "active": costs.active,
             "parts": dict(costs.parts),
+            "unknown": list(costs.unknown),
         },
         "weight_bytes": dict(costs.weight_bytes),
         "scale_bytes": dict(costs.scale_bytes),
@@ -219,6 +220,9 @@ def _report(spec: ModelSpec, costs: Accounting) -> str:
         parts.append(("text model", costs.text))
     parts += [("total", costs.total), ("active per text token", costs.active)]
     lines.append(table((name.replace("_", " "), _count(n), f"{n:,}") for name, n in parts))
+
+    if costs.unknown:
+        lines.append(f"  not counted, as only the component knows: {', '.join(costs.unknown)}")
 
     lines += ["", "weights"]
     lines.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llama4_core.checkpoints.extract import extract
 from llama4_core.checkpoints.formats import SHARD_BYTES
-from llama4_core.checkpoints.keys import huggingface_rows, naming_of, native_shapes
+from llama4_core.checkpoints.keys import huggingface_rows, naming_of
 from llama4_core.checkpoints.save import CARRIED, refuse_used
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.remote import RemoteCheckpoint, fill
@@ -114,7 +114,7 @@ def _names(remote: RemoteCheckpoint, part: str) -> list[str]:
         raise CheckpointError(f"part is {part!r}; expected text, vision or layer:N")
     spec, shapes = remote.spec, remote.shapes
     if remote.description == "spec.toml":
-        stored = {name: name for name in native_shapes(spec)}
+        stored = {name: name for name in shapes}
         head = None
     else:
         naming = naming_of(shapes)

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from llama4_core.checkpoints.keys import check_keys, huggingface_rows, naming_of, native_shapes
+from llama4_core.checkpoints.keys import (
+    check_keys,
+    huggingface_rows,
+    naming_of,
+    native_shapes,
+    of_foreign_part,
+)
 from llama4_core.checkpoints.safetensors_file import (
     MAX_HEADER,
     NAMES,
@@ -228,6 +234,7 @@ class RemoteCheckpoint:
         shapes = self.shapes
         if described == "spec.toml":
             expected = native_shapes(spec)
+            shapes = {n: shape for n, shape in shapes.items() if not of_foreign_part(spec, n)}
         else:
             naming = naming_of(shapes)
             rows = huggingface_rows(spec, naming)

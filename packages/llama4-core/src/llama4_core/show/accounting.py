@@ -57,6 +57,7 @@ class Costs:
             "parameters": dict(self.parts),
             "total": self.account.total,
             "active": self.account.active,
+            "unknown": list(self.account.unknown),
             "weight_bytes": dict(self.account.weight_bytes),
             "cache_bytes": [
                 {"length": x.length, "bounded": x.bounded, "full": x.full} for x in self.growth
@@ -100,6 +101,8 @@ def text(costs: Costs) -> str:
             f"  {_LETTERS.get(name, '?')} {name.replace('_', ' '):18}  {count / 1e9:>9.4f}B  "
             f"{share:6.2%}  {bar(count / most, 32)}".rstrip()
         )
+    if account.unknown:
+        lines.append(f"  not counted, as only the component knows: {', '.join(account.unknown)}")
     lines += ["", "keys and values of ONE user, bf16: bounded by the masks | kept whole"]
     shown = [x for x in costs.growth if x.length in LENGTHS]
     top = max(x.full for x in shown)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llama4_core.errors import SpecError
 from llama4_core.protocols.masks import Causal, Chunked, Mask, SlidingWindow
 from llama4_core.protocols.states import StateSpec
-from llama4_core.specs.model import AttentionSpec, DenseSpec, ModelSpec
+from llama4_core.specs.model import AttentionSpec, DenseSpec, ModelSpec, VisionSpec
 
 #: Context lengths that are reported: 8K, 128K, 1M, 10M.
 LENGTHS = (8 * 1024, 128 * 1024, 1024 * 1024, 10 * 1024 * 1024)
@@ -55,6 +55,9 @@ class Accounting:
         cache: for each of :data:`LENGTHS`.
         cache_bytes_per_token: bytes that each further token of a long context adds to one user,
             with bounded caches.
+        unknown: parts of the model that are in no figure, because only their component knows how
+            many parameters they have: "vision_encoder 'siglip'". An assembly on the meta device
+            holds them.
     """
 
     parts: Mapping[str, int]
@@ -65,6 +68,7 @@ class Accounting:
     scale_bytes: Mapping[str, int]
     cache: tuple[KeyValueBytes, ...]
     cache_bytes_per_token: int
+    unknown: tuple[str, ...] = ()
 
 
 def account(spec: ModelSpec) -> Accounting:
@@ -85,6 +89,7 @@ def account(spec: ModelSpec) -> Accounting:
     parts["head"] = 0 if spec.tied else spec.vocabulary * d
     parts["norms"] = (2 * len(spec.layers) + 1) * d
     idle = rows = groups = 0
+    unknown: tuple[str, ...] = ()
     for layer in spec.layers:
         parts["attention"] += _mixer_parameters(layer.attention, d)
         feed_forward = layer.feed_forward
@@ -99,12 +104,7 @@ def account(spec: ModelSpec) -> Accounting:
         rows += feed_forward.experts * (2 * f + d)
         groups += feed_forward.experts * _groups(d, f) + (_groups(d, shared) if shared else 0)
     if spec.vision is not None:
-        vision = spec.vision
-        shuffled = round(vision.width / vision.shuffle_ratio**2)
-        adapter = shuffled * vision.adapter_width + vision.adapter_width * vision.adapter_output
-        parts["vision_adapter"] = adapter
-        parts["vision_encoder"] = vision.parameters - adapter
-        parts["vision_projector"] = vision.adapter_output * d
+        unknown = _vision_parameters(spec.vision, d, parts)
 
     total = sum(parts.values())
     text = total - sum(count for name, count in parts.items() if name.startswith("vision"))
@@ -126,6 +126,7 @@ def account(spec: ModelSpec) -> Accounting:
         cache=tuple(cache_bytes(states, length) for length in LENGTHS),
         cache_bytes_per_token=2
         * sum(state.elements_per_token for state in states if _horizon(state.mask) is None),
+        unknown=unknown,
     )
 
 
@@ -153,6 +154,19 @@ def cache_bytes(states: list[StateSpec], length: int) -> KeyValueBytes:
 def _groups(d: int, f: int) -> int:
     """Scales of one SwiGLU in int4: gate and up take D inputs, down takes F."""
     return 2 * f * -(-d // INT4_GROUP) + d * -(-f // INT4_GROUP)
+
+
+def _vision_parameters(vision: VisionSpec, d: int, parts: dict[str, int]) -> tuple[str, ...]:
+    """Adds the eyes to ``parts``; returns what of them cannot be counted."""
+    parts["vision_encoder"] = vision.encoder_parameters or 0
+    parts["vision_adapter"] = vision.adapter_parameters or 0
+    unknown = [f"vision_{slot} {name!r}" for slot, name in vision.foreign_parts]
+    if vision.adapter_parameters is None:
+        # As wide as what the adapter gives.
+        unknown.append("vision_projector")
+    else:
+        parts["vision_projector"] = vision.adapter_output * d
+    return tuple(unknown)
 
 
 def _mixer_parameters(attention: AttentionSpec, d: int) -> int:

@@ -151,6 +151,11 @@ def _eos(tokens: tuple[int, ...]) -> int | list[int] | None:
 
 
 def _vision(spec: VisionSpec) -> dict[str, Any]:
+    for slot, name in spec.foreign_parts:
+        raise SpecError(
+            f"vision.{slot} is {name!r}, which a Hugging Face config has no word for; save in the "
+            "native format instead"
+        )
     return {
         **spec.extra,
         "model_type": "llama4_vision_model",

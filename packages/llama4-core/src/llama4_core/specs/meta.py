@@ -398,6 +398,11 @@ def _scaling(spec: ModelSpec, scaling: RopeScaling) -> dict[str, Any]:
 
 
 def _vision_args(vision: VisionSpec) -> dict[str, Any]:
+    for slot, name in vision.foreign_parts:
+        raise SpecError(
+            f"vision.{slot} is {name!r}, which params.json has no word for; save in the native "
+            "format instead"
+        )
     fixed = (vision.theta, vision.norm_eps, vision.channels)
     if fixed != (_VISION_THETA, _VISION_EPS, _CHANNELS):
         raise SpecError(

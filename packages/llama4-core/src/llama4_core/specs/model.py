@@ -13,6 +13,12 @@ from typing import TypeGuard
 
 from llama4_core.errors import SpecError
 
+LLAMA4_ENCODER = "llama4"
+"""The component of the socket encoders that the published formats have names for."""
+
+LLAMA4_ADAPTER = "pixel-shuffle-mlp"
+"""And of the socket adapters."""
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -205,8 +211,8 @@ class VisionSpec:
     adapter_output: int
     theta: float
     norm_eps: float
-    encoder: str = "llama4"
-    adapter: str = "pixel-shuffle-mlp"
+    encoder: str = LLAMA4_ENCODER
+    adapter: str = LLAMA4_ADAPTER
     extra: Mapping[str, object] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -217,6 +223,10 @@ class VisionSpec:
             _count(f"VisionSpec.{name}", getattr(self, name))
         for name in ("shuffle_ratio", "theta", "norm_eps"):
             _above(f"VisionSpec.{name}", getattr(self, name), 0)
+        for name in ("encoder", "adapter"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise SpecError(f"VisionSpec.{name} is {value!r}; expected the name of a component")
         if self.image_size % self.patch_size:
             raise SpecError(
                 f"VisionSpec.image_size is {self.image_size}, not a multiple of patch_size "
@@ -224,15 +234,32 @@ class VisionSpec:
             )
 
     @property
-    def parameters(self) -> int:
-        """Parameters of encoder and adapter, without the projection into the text model."""
+    def encoder_parameters(self) -> int | None:
+        """Of the encoder; None where only the component knows."""
+        if self.encoder != LLAMA4_ENCODER:
+            return None
         patches = (self.image_size // self.patch_size) ** 2
         d, f = self.width, self.mlp_width
         block = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
         stem = self.channels * self.patch_size**2 * d + d + (patches + 1) * d + 4 * d
-        shuffled = round(d / self.shuffle_ratio**2)
-        adapter = shuffled * self.adapter_width + self.adapter_width * self.adapter_output
-        return stem + self.layers * block + adapter
+        return stem + self.layers * block
+
+    @property
+    def adapter_parameters(self) -> int | None:
+        """Of the adapter, without the projection behind it; None where only the component knows."""
+        if self.adapter != LLAMA4_ADAPTER:
+            return None
+        shuffled = round(self.width / self.shuffle_ratio**2)
+        return shuffled * self.adapter_width + self.adapter_width * self.adapter_output
+
+    @property
+    def foreign_parts(self) -> tuple[tuple[str, str], ...]:
+        """The slots that hold another part than Llama 4's, with its name."""
+        parts = (
+            ("encoder", self.encoder, LLAMA4_ENCODER),
+            ("adapter", self.adapter, LLAMA4_ADAPTER),
+        )
+        return tuple((slot, got) for slot, got, own in parts if got != own)
 
 
 @dataclass(frozen=True)
