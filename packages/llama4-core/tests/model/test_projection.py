@@ -13,23 +13,26 @@ from llama4_core.model.projection import Projection, project
     rows=st.sampled_from((0, 1, 2, 15, 16, 40)),
     outputs=st.sampled_from((1, 5, 512, 513)),
     transposed=st.booleans(),
+    biased=st.booleans(),
     dtype=st.sampled_from((torch.bfloat16, torch.float32)),
     grad=st.booleans(),
     emulated=st.booleans(),
 )
-def test_equals_the_product(rows, outputs, transposed, dtype, grad, emulated):
+def test_equals_the_product(rows, outputs, transposed, biased, dtype, grad, emulated):
     source = torch.Generator().manual_seed(0)
     x = torch.randn(rows, 24, generator=source).to(dtype)
     weight = torch.randn(outputs, 24, generator=source).to(dtype)
     if transposed:
         weight = weight.T.contiguous().T
+    bias = torch.randn(outputs, generator=source).to(dtype) if biased else None
     with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(grad):
         patch.setattr(projection, "EMULATED_BFLOAT16", emulated)
-        got = project(x, weight)
+        got = project(x, weight, bias)
     assert got.dtype == dtype
     # One rounding of the result, relative to sums of 24 products of unit size.
     step = torch.finfo(dtype).eps
-    want = (x.double() @ weight.double().T).to(dtype)
+    want = x.double() @ weight.double().T
+    want = (want if bias is None else want + bias.double()).to(dtype)
     torch.testing.assert_close(got, want, rtol=2 * step, atol=16 * step)
 
 

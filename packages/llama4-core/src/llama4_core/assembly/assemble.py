@@ -67,7 +67,7 @@ def assemble(
         device=runs_on,
         report=AssemblyReport(spec.name, dtype, runs_on),
     )
-    with _defaults(target, DTYPES[dtype]):
+    with making(target, DTYPES[dtype]):
         model = Transformer(spec, parts)
     parts.finish()
     model.report = parts.report
@@ -100,7 +100,8 @@ def cache_factory(name: str, known: Catalogue) -> Callable[..., Any]:
 
 
 @contextmanager
-def _defaults(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def making(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Modules that are built in this context have their parameters there, in this dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llama4_core.assembly.assemble import DTYPES, assemble, usable_device
+from llama4_core.checkpoints.assign import assign
 from llama4_core.checkpoints.formats import CheckpointFormat, checkpoint_format, detect, read_spec
-from llama4_core.checkpoints.keys import VISION, check_keys, native_shapes
+from llama4_core.checkpoints.keys import VISION, native_shapes
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.resolve import folder_of
 from llama4_core.hub.settings import repo_of
@@ -195,15 +196,14 @@ def _mapped(
     extra: dict[str, Tensor] = {}
     if not any(name.startswith(VISION) for name in model.state_dict()):
         extra = {name: stored.pop(name) for name in list(stored) if name.startswith(VISION)}
-    own = _fitting(model, stored, spec, folder, overridden=bool(settings["overrides"]))
-    target = torch.device(device)
-    wanted = model.state_dict() if dtype != "auto" else stored
-    model.load_state_dict(
-        {name: _placed(stored[name], wanted[name].dtype, target) for name in own},
-        strict=False,
-        assign=True,
+    assign(
+        model,
+        stored,
+        native_shapes(spec) if settings["overrides"] else None,
+        folder,
+        cast=dtype != "auto",
+        device=torch.device(device),
     )
-    _materialise(model, target)
     model.extra_weights = extra
     if extra:
         log.info("%s: %d vision tensors kept aside, written back on save", folder, len(extra))
@@ -222,91 +222,6 @@ def _mapped(
 def _stored_dtype(stored: Mapping[str, Tensor], spec: ModelSpec) -> str:
     embedding = stored.get("embedding.weight")
     return spec.dtype if embedding is None else str(embedding.dtype).removeprefix("torch.")
-
-
-def _fitting(
-    model: nn.Module,
-    stored: Mapping[str, Tensor],
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    overridden: bool,
-) -> list[str]:
-    """The names to assign, after comparing what is stored with what the model has.
-
-    With overrides, a part may have other weights than the checkpoint: what the description accounts
-    for and the model lacks is left out, and said; what the model has and the description does not
-    know is the part's own affair (:func:`_materialise`).
-    """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    got = {name: tuple(tensor.shape) for name, tensor in stored.items()}
-    if not overridden:
-        check_keys(got, wanted, str(folder))
-        return list(wanted)
-    described = native_shapes(spec)
-    unused = [name for name in got if name not in wanted and name in described]
-    own = [name for name in wanted if name not in got and name not in described]
-    check_keys(
-        {name: shape for name, shape in got.items() if name not in unused},
-        {name: shape for name, shape in wanted.items() if name not in own},
-        str(folder),
-    )
-    if unused:
-        log.warning(
-            "%s: %d weights are not used by the parts in their place, and a model saved from this "
-            "one will not have them: %s",
-            folder,
-            len(unused),
-            ", ".join(unused[:5]),
-        )
-    return [name for name in wanted if name not in own]
-
-
-def _placed(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The tensor itself if it can stay where and what it is, else a contiguous copy."""
-    if dtype == tensor.dtype and device.type == "cpu":
-        return tensor
-    return torch.empty(tensor.shape, dtype=dtype, device=device).copy_(tensor)
-
-
-def _materialise(model: nn.Module, device: torch.device) -> None:
-    """Fills what the checkpoint does not hold: buffers that are never saved, weights of new parts.
-
-    A module with such tensors says how in ``reset_parameters()``, as torch's own modules do.
-    """
-    for path, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False)) | dict(
-            module.named_buffers(recurse=False)
-        )
-        absent = [name for name, tensor in own.items() if tensor.is_meta]
-        if not absent:
-            continue
-        reset = getattr(module, "reset_parameters", None)
-        if reset is None:
-            raise CheckpointError(
-                f"{path}: {type(module).__name__} has {absent[0]!r}, which the checkpoint does not "
-                "hold; expected a method reset_parameters() that fills it"
-            )
-        given = {name: own[name].detach() for name in own if name not in absent}
-        module.to_empty(device=device, recurse=False)
-        fresh: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
-        fresh |= module.named_buffers(recurse=False)
-        drawn = [fresh[name] for name in absent if fresh[name].is_floating_point()]
-        with torch.no_grad():
-            for tensor in drawn:
-                tensor.fill_(torch.nan)
-            reset()
-        if any(bool(tensor.isnan().any()) for tensor in drawn):
-            raise CheckpointError(
-                f"{path}: {type(module).__name__}.reset_parameters() leaves some of "
-                f"{', '.join(absent)} unfilled, which the checkpoint does not hold"
-            )
-        module.load_state_dict(given, strict=False, assign=True)
-        log.warning(
-            "%s: the checkpoint holds no values for %s, which starts with its own",
-            path,
-            type(module).__name__,
-        )
 
 
 def _tokenizer(folder: Path, spec: ModelSpec, known: Catalogue | None) -> Tokenizer | None:

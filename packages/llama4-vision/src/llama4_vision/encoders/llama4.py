@@ -7,26 +7,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from llama4_core.contexts.packed import PackedContext
-from llama4_core.errors import ModalityError
 from llama4_core.model.projection import Projection
 from llama4_core.protocols.encoders import Encoded
 from llama4_core.protocols.parts import Parts
 from llama4_core.specs.model import VisionSpec
-from llama4_vision.encoders.block import EncoderBlock
+from llama4_vision.encoders.block import EncoderBlock, through
+from llama4_vision.encoders.inputs import check_heads, check_layers, check_tiles
+from llama4_vision.encoders.patches import patches_of
+from llama4_vision.encoders.rotary import rotations
 
 
 class Llama4Encoder(nn.Module):
     """A transformer over the patches of each tile and one class token behind them.
 
+    Patches are projected without a bias, the class token comes last, learned positions are added,
+    and a first norm follows. Every block turns queries and keys by where their place is
+    (:func:`~llama4_vision.encoders.rotary.rotations`). A last norm ends it, and the class token is
+    left out.
+
     Args:
         spec: numbers of the encoder.
         parts: the assembler at this path.
+
+    Raises:
+        SpecError: heads are no multiple of 4 wide, for two coordinates of pairs.
     """
 
     def __init__(self, spec: VisionSpec, parts: Parts) -> None:
         super().__init__()
+        check_heads(spec, 4, parts.path)
         side = spec.image_size // spec.patch_size
+        places = side * side + 1
         self.grid = (side, side)
         self.width = spec.width
         self.head_dim = spec.width // spec.heads
@@ -35,13 +46,14 @@ class Llama4Encoder(nn.Module):
         self.shape = (spec.channels, spec.image_size, spec.image_size)
         self.patch_embedding = Projection(spec.channels * spec.patch_size**2, spec.width)
         self.class_embedding = nn.Parameter(torch.empty(spec.width))
-        self.positional_embedding = nn.Parameter(torch.empty(side * side + 1, spec.width))
+        self.positional_embedding = nn.Parameter(torch.empty(places, spec.width))
         self.norm_pre = nn.LayerNorm(spec.width, spec.norm_eps)
         self.layers = nn.ModuleList(
             EncoderBlock(
                 spec.width,
                 spec.heads,
                 spec.mlp_width,
+                places,
                 spec.norm_eps,
                 "none",
                 parts.child(f"layers.{index}"),
@@ -49,53 +61,29 @@ class Llama4Encoder(nn.Module):
             for index in range(spec.layers)
         )
         self.norm_post = nn.LayerNorm(spec.width, spec.norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws class token and positions: normal with standard deviation ``W ** -0.5``."""
+        for parameter in (self.class_embedding, self.positional_embedding):
+            nn.init.normal_(parameter, std=self.width**-0.5)
 
     def forward(self, inputs: Tensor, out_layers: Sequence[int] = ()) -> Encoded:
         """See :class:`~llama4_core.protocols.encoders.Encoder`."""
-        if inputs.dim() != 4 or tuple(inputs.shape[1:]) != self.shape:
-            raise ModalityError(
-                f"tiles have shape {list(inputs.shape)}; expected [B, {self.shape[0]}, "
-                f"{self.shape[1]}, {self.shape[2]}]"
-            )
-        B = inputs.shape[0]
-        places = self.grid[0] * self.grid[1]
+        check_tiles(inputs, self.shape, self.patch_embedding.weight)
+        check_layers(out_layers, len(self.layers))
         patches = self.patch_embedding(patches_of(inputs, self.patch_size))
-        last = self.class_embedding.expand(B, 1, -1)
-        x = torch.cat([patches, last], dim=1) + self.positional_embedding
-        x = self.norm_pre(x).flatten(0, 1)
-        angles = rotations(self.grid, self.head_dim, self.theta, x.device).repeat(B, 1)
-        context = PackedContext(
-            [layer.attention for layer in self.layers], [places + 1] * B, x.device
-        )
-        hidden = {}
-        for index, layer in enumerate(self.layers):
-            x = layer(x, context.layer(index), angles)
-            if index in out_layers:
-                hidden[index] = x.unflatten(0, (B, places + 1))[:, :places]
-        x = self.norm_post(x).unflatten(0, (B, places + 1))[:, :places]
-        return Encoded(x, tuple(hidden[index] for index in out_layers))
+        last = self.class_embedding.to(patches.dtype).expand(1, patches.shape[1], -1)
+        x = torch.cat([patches, last]) + self.positional_embedding[:, None]
+        turns = rotations(self.grid, self.head_dim, self.theta, x.device)
+        x, hidden = through(self.layers, self.norm_pre(x), turns, out_layers)
+        return Encoded(_tiles_first(self.norm_post(x[:-1])), tuple(map(_without_class, hidden)))
 
 
-def patches_of(images: Tensor, size: int) -> Tensor:
-    """``[B, C, height, width]`` to ``[B, P, C size size]``: channel, then row, then column."""
-    B, C, height, width = images.shape
-    rows, columns = height // size, width // size
-    split = images.reshape(B, C, rows, size, columns, size)
-    return split.permute(0, 2, 4, 1, 3, 5).reshape(B, rows * columns, C * size * size)
+def _tiles_first(x: Tensor) -> Tensor:
+    """``[P, B, W] -> [B, P, W]``."""
+    return x.transpose(0, 1).contiguous()
 
 
-def rotations(grid: tuple[int, int], head_dim: int, theta: float, device: torch.device) -> Tensor:
-    """Rotations of the places of one tile, and none for the class token: ``[P + 1, K / 2]``.
-
-    The first quarter of the head's components turns by ``(x + 1) f_m``, the second by ``(y + 1) f_m``, with
-    ``f_m = theta^(-2 m / (K / 2))``.
-    """
-    rows, columns = grid
-    half = head_dim // 2
-    steps = torch.arange(0, half, 2, dtype=torch.float64, device=device) / half
-    frequencies = theta**-steps
-    x = torch.arange(1, columns + 1, device=device).repeat(rows)
-    y = torch.arange(1, rows + 1, device=device).repeat_interleave(columns)
-    angles = torch.cat([x[:, None] * frequencies, y[:, None] * frequencies], dim=-1)
-    angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+def _without_class(x: Tensor) -> Tensor:
+    return _tiles_first(x[:-1])
