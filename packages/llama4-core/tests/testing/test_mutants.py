@@ -10,7 +10,7 @@ from llama4_core.testing.registry import checks_of
 SOCKETS = (
     *("attention_backends", "attention_variants", "mixers", "caches", "models"),
     *("chat_formats", "tool_parsers", "feed_forwards", "checkpoint_formats"),
-    *("tokenizers", "samplers"),
+    *("tokenizers", "samplers", "modalities"),
 )
 MUTANTS = [
     mutant

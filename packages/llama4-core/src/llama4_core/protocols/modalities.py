@@ -39,6 +39,9 @@ class Reading:
 class Modality(Protocol):
     """Another kind of input. An ``nn.Module`` built as ``target(spec: ModelSpec, parts)``.
 
+    One of other kinds than "image" and "video" also has a method ``sample(seed: int)``, which gives
+    a small input, another for each seed: the conformance kit reads these.
+
     Attributes:
         kinds: the parts of a message that it reads, by their class's name in lower case ("image",
             "video"); () for one that only keeps weights aside.
