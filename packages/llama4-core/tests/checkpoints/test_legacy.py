@@ -1,4 +1,4 @@
-"""The older positions of the encoder: Meta's rule by hand and by torch, and folders that have them."""
+"""The older positions of the encoder: Meta's rule by hand and by torch, and such folders."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_as_the_published_load_hook_samples(rows, columns, width, seed):
     picture = old[1:].unflatten(0, (rows, columns)).permute(2, 0, 1)[None]
     found = F.grid_sample(picture, wanted, padding_mode="zeros", align_corners=False)
     expected = torch.cat([found[0].permute(1, 2, 0).flatten(0, 1), old[:1]])
-    # Their corners are rounded coordinates, so their quarters are off by some 1e-7 of values up to 4.
+    # Their corners are rounded coordinates: quarters are off by some 1e-7 of values up to 4.
     torch.testing.assert_close(new_positions(old, rows, columns), expected, atol=5e-6, rtol=0)
 
 

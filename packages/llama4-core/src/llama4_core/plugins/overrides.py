@@ -45,13 +45,20 @@ class Overrides:
     Args:
         values: glob -> name or object.
         what: what to call one in errors.
+        place: what to call in errors what one addresses.
 
     Raises:
         OverrideError: a glob is malformed, or a value is neither a name nor something callable.
     """
 
-    def __init__(self, values: Mapping[str, Any] | None = None, what: str = "override") -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any] | None = None,
+        what: str = "override",
+        place: str = "slot",
+    ) -> None:
         self._what = what
+        self._place = place
         self._overrides = [Override(glob, value) for glob, value in (values or {}).items()]
         self._patterns = {o.glob: _parse(o.glob) for o in self._overrides}
         self._used: set[str] = set()
@@ -88,7 +95,8 @@ class Overrides:
             return
         raise OverrideError(
             "; ".join(
-                f"{self._what} {glob!r} addresses no slot of this model; {_nearest(glob, known)}"
+                f"{self._what} {glob!r} addresses no {self._place} of this model; "
+                f"{_nearest(glob, known)}"
                 for glob in unused
             )
         )
