@@ -59,6 +59,20 @@ def test_a_label_stays_in_the_picture(tmp_path, size, corner, label):
         assert len(changed(path)) > own
 
 
+@pytest.mark.parametrize("corner", [(1000, 1000), (1000, 0), (0, 1000), (500, 10)])
+def test_a_label_at_an_edge_is_moved_and_not_cut(tmp_path, corner):
+    """The plate of a point has the same size wherever the point is."""
+    sizes = []
+    for index, (x, y) in enumerate([(500, 500), corner]):
+        path = tmp_path / f"{index}.png"
+        draw_boxes(Image.new("RGB", (120, 90), GREY), [Box(x, y, x, y, "boat")], path)
+        xs, ys = zip(*changed(path), strict=True)
+        sizes.append((max(xs) - min(xs), max(ys) - min(ys)))
+    # The point itself may stand out below its plate by one pixel.
+    assert sizes[0][0] == sizes[1][0]
+    assert 0 <= sizes[0][1] - sizes[1][1] <= 1
+
+
 def test_a_label_is_written_on_its_colour_above_its_box(tmp_path):
     path = tmp_path / "out.png"
     box = Box(100, 500, 900, 900, "boat")
@@ -105,8 +119,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 
 
 def test_the_old_file_is_there_until_the_new_one_is_complete(tmp_path, monkeypatch):
-    path = tmp_path / "out.png"
+    path, other = tmp_path / "out.png", tmp_path / "other name of it"
     path.write_bytes(b"old")
+    other.hardlink_to(path)
     save = Image.Image.save
 
     def look(self, file, **settings):
@@ -116,6 +131,7 @@ def test_the_old_file_is_there_until_the_new_one_is_complete(tmp_path, monkeypat
     monkeypatch.setattr(Image.Image, "save", look)
     draw_boxes(Image.new("RGB", (4, 4)), [], path)
     assert path.read_bytes().startswith(b"\x89PNG")
+    assert other.read_bytes() == b"old"  # put in its place, and not written over it
 
 
 @pytest.mark.parametrize(
