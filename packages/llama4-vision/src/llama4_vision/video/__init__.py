@@ -1,1 +1,1 @@
-"""Films as frames."""
+"""From a film to frames: which ones to look at, their times, and their pictures."""
