@@ -54,3 +54,33 @@ def test_autocast():
         assert got.dtype == torch.bfloat16
         # bfloat16 inputs and one rounding: 2^-8 of sums of 8 products.
         torch.testing.assert_close(got.float(), (x @ layer.weight.T).detach(), rtol=0.02, atol=0.02)
+
+
+@given(
+    rows=st.sampled_from((16, 40)),
+    outputs=st.sampled_from((5, 512, 700)),
+    biased=st.booleans(),
+    frozen=st.sampled_from(("nothing", "x", "weight")),
+)
+def test_widened_gradients_are_those_of_the_product(rows, outputs, biased, frozen):
+    """On processors that emulate bfloat16, training multiplies in float32 too."""
+    source = torch.Generator().manual_seed(1)
+    drawn = [torch.randn(*shape, generator=source) for shape in ((rows, 24), (outputs, 24))]
+    drawn += [torch.randn(outputs, generator=source)] if biased else []
+    upstream = torch.randn(rows, outputs, generator=source).bfloat16()
+    kept = [name != frozen for name in ("x", "weight", "bias")]
+    found = []
+    for dtype in (torch.bfloat16, torch.float64):
+        leaves = [
+            value.bfloat16().to(dtype).requires_grad_(grad)
+            for value, grad in zip(drawn, kept, strict=False)
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(projection, "EMULATED_BFLOAT16", True)
+            project(*leaves).backward(upstream.to(dtype))
+        found.append([leaf.grad for leaf in leaves])
+    for got, want in zip(*found, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            # One rounding to bfloat16 of sums of up to 700 products of unit size.
+            torch.testing.assert_close(got.double(), want, rtol=2**-7, atol=2**-7)

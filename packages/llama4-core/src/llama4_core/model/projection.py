@@ -6,15 +6,18 @@ Three measured facts about torch 2.13 on a CPU (benchmarks/moe.py shows their su
   product all of it.
 - Many rows in bfloat16, on a processor without bfloat16 arithmetic: the product is emulated at a
   third of the speed of float32. Widening a block of the weight at a time, small enough to stay in
-  cache, and multiplying in float32 is faster from about 16 rows on.
-- Everything else, and whatever needs a gradient (the backward would keep every widened block):
-  ``F.linear``.
+  cache, and multiplying in float32 is faster from about 16 rows on; so is the backward, which
+  widens again instead of keeping the blocks.
+- Everything else: ``F.linear``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _WIDEN_FROM_ROWS = 16
@@ -46,16 +49,28 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``[N, F]`` in x's dtype (under autocast: as ``F.linear``).
     """
-    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    if x.shape[0] == 1 and bias is None:
+    if x.shape[0] == 1 and bias is None and not torch.is_grad_enabled():
         return torch.matmul(weight, x[0])[None]
     if (
         EMULATED_BFLOAT16
         and x.dtype == weight.dtype == torch.bfloat16
         and x.shape[0] >= _WIDEN_FROM_ROWS
         and not torch.is_autocast_enabled("cpu")
+        and type(weight) in (Tensor, nn.Parameter)  # the product of a DTensor is its own affair
     ):
+        widened: Tensor = _Widened.apply(x, weight, bias)
+        return widened
+    return F.linear(x, weight, bias)
+
+
+class _Widened(torch.autograd.Function):
+    """:func:`project` in float32, a block of the weight at a time, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
         wide = x.float()
         blocks = weight.split(_WIDEN_BLOCK)
         shifts = [None] * len(blocks) if bias is None else bias.float().split(_WIDEN_BLOCK)
@@ -66,7 +81,25 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             ],
             dim=-1,
         )
-    return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wide = gradient.float()
+        blocks = wide.split(_WIDEN_BLOCK, dim=-1)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            total = torch.zeros(x.shape, dtype=torch.float32)
+            for block, rows in zip(blocks, weight.split(_WIDEN_BLOCK), strict=True):
+                total.addmm_(block, rows.float())
+            of_x = total.to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            tokens = x.float()
+            of_weight = torch.cat([(block.T @ tokens).to(x.dtype) for block in blocks])
+        if ctx.needs_input_grad[2]:
+            of_bias = wide.sum(0).to(x.dtype)
+        return of_x, of_weight, of_bias
 
 
 class Projection(nn.Linear):
