@@ -40,7 +40,7 @@ def say(monkeypatch):
             folder = None
 
         monkeypatch.setattr("llama4_core.chat.conversation.generate", generate)
-        return chat(Model(), messages, tools, **settings), seen
+        return chat(Model(), messages, tools=tools, **settings), seen
 
     return run
 

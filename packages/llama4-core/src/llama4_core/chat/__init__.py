@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama4_core.chat.format import ChatFormat, Llama4Format
-from llama4_core.chat.messages import Image, Message, Text, ToolCall
+from llama4_core.chat.messages import Image, Message, Text, ToolCall, Video
 from llama4_core.chat.openai import from_openai, to_openai
 from llama4_core.chat.rendered import Rendered, Special
 from llama4_core.chat.tools import CallParser, ToolParser, read_calls
@@ -27,6 +27,7 @@ __all__ = [
     "Text",
     "ToolCall",
     "ToolParser",
+    "Video",
     "chat",
     "from_openai",
     "read_calls",

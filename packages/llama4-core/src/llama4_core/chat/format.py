@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llama4_core.chat.heads import PYTHON_END, PYTHON_START
-from llama4_core.chat.messages import ROLES, Image, Message, Part, Text, ToolCall
+from llama4_core.chat.messages import ROLES, Input, Message, Part, Text, ToolCall
 from llama4_core.chat.openai import from_openai
 from llama4_core.chat.rendered import Expand, Rendered, Segment, Special, encode
 from llama4_core.chat.tool_prompt import with_tools
@@ -171,7 +171,7 @@ def _message(role: str, body: list[Segment]) -> Message:
 
 
 def _part(segment: Segment) -> Part:
-    if isinstance(segment, Image):
+    if isinstance(segment, Input):
         return segment
     return Text(segment.name if isinstance(segment, Special) else segment)
 

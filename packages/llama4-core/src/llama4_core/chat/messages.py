@@ -44,7 +44,43 @@ class Image:
     source: Any = None
 
 
-Part = Text | Image
+@dataclass(frozen=True)
+class Video:
+    """The place of a film; whoever understands films expands it to tokens.
+
+    Llama 4 has no token for films: it sees some of the frames as images, with text between them
+    that says where in the film each is.
+
+    Attributes:
+        source: a URL, a path, a film object or None. Never opened here.
+        frames: how many frames to look at; None leaves it to whoever reads the film.
+        fps: how many frames of each second to look at; None leaves it likewise.
+
+    Raises:
+        ChatError: ``frames`` is no whole number of at least 1, or ``fps`` no number above 0.
+    """
+
+    source: Any = None
+    frames: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        frames, fps = self.frames, self.fps
+        if frames is not None and (type(frames) is not int or frames < 1):
+            raise ChatError(
+                f"frames of a film are {frames!r:.80}; expected a whole number of at least 1, or "
+                "None"
+            )
+        if fps is not None and (type(fps) not in (int, float) or not 0 < fps < math.inf):
+            raise ChatError(
+                f"fps of a film is {fps!r:.80}; expected frames per second above 0, or None"
+            )
+
+
+Input = Image | Video
+"""What is neither text nor a call: some modality of the model reads it."""
+
+Part = Text | Image | Video
 
 
 @dataclass(frozen=True)
@@ -160,7 +196,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The texts of the content, joined; images are left out."""
+        """The texts of the content, joined; images and films are left out."""
         return "".join(part.text for part in self.content if isinstance(part, Text))
 
     @property
@@ -168,17 +204,23 @@ class Message:
         """The images of the content, in order."""
         return tuple(part for part in self.content if isinstance(part, Image))
 
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The images and films of the content, in order."""
+        return tuple(part for part in self.content if isinstance(part, Input))
+
 
 def _joined(parts: Iterable[Any]) -> tuple[Part, ...]:
     found: list[Part] = []
     for part in parts:
         if isinstance(part, str):
             part = Text(part)
-        if isinstance(part, Image):
+        if isinstance(part, Input):
             found.append(part)
         elif not isinstance(part, Text) or not isinstance(part.text, str):
             raise ChatError(
-                f"a part of a message is {part!r:.80}; expected a string, Text(...) or Image(...)"
+                f"a part of a message is {part!r:.80}; expected a string, Text(...), Image(...) or "
+                "Video(...)"
             )
         elif part.text:
             if found and isinstance(found[-1], Text):

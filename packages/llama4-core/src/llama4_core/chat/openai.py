@@ -7,16 +7,21 @@ id of a call, the ``name`` beside a tool's result) is known as such.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llama4_core.chat.messages import Image, Message, Part, Text, ToolCall
+from llama4_core.chat.messages import Image, Input, Message, Part, Text, ToolCall, Video
 from llama4_core.errors import ChatError
 
 _ROLES = {"developer": "system"}
 # Keys that replies of the API carry, to be sent back unchanged; with None they say nothing.
 _EMPTY = ("refusal", "audio", "function_call", "annotations", "reasoning_content")
 _KEYS = {"role", "content", "tool_calls", "tool_call_id", "name", *_EMPTY}
+# OpenAI's own form of an image, its analogue for films that servers have agreed on, and the form of
+# Hugging Face's templates for both.
+_SOURCES = {"image": ("image", "url", "path"), "video": ("video", "url", "path")}
+_HOW = ("frames", "fps")
 
 
 def from_openai(messages: Iterable[Mapping[str, Any] | Message]) -> list[Message]:
@@ -45,10 +50,10 @@ def from_openai(messages: Iterable[Mapping[str, Any] | Message]) -> list[Message
 
 
 def to_openai(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Dictionaries that :func:`from_openai` reads back to equal messages.
+    """Dictionaries that :func:`from_openai` reads back to equal messages, paths as text.
 
     Raises:
-        ChatError: the source of an image is neither text nor None.
+        ChatError: the source of an image or a film is neither text, a path nor None.
     """
     return [_dictionary(message) for message in messages]
 
@@ -129,16 +134,44 @@ def _part(part: Any, index: int) -> Part:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return Text(part["text"])
-    if kind == "image_url":
-        url = part.get("image_url")
-        return Image(url.get("url") if isinstance(url, Mapping) else url)
-    if kind == "image":
-        sources = [part[key] for key in ("image", "url", "path") if part.get(key) is not None]
-        return Image(sources[0] if sources else None)
+    if kind in ("image_url", "video_url"):
+        rest = dict(part)
+        inner = rest.pop(kind, None)
+        inner = inner if isinstance(inner, Mapping) else {"url": inner}
+        return _input(kind.removesuffix("_url"), {**rest, **inner}, ("url",), index)
+    if kind in _SOURCES:
+        return _input(kind, part, _SOURCES[kind], index)
     raise ChatError(
         f"part {index} of its content is {part!r:.80}; expected a dictionary of type 'text', "
-        "'image_url' or 'image'"
+        "'image_url', 'image', 'video_url' or 'video'"
     )
+
+
+def _input(kind: str, part: Mapping[str, Any], sources: Sequence[str], index: int) -> Input:
+    """An image or a film from the dictionary that says where it is."""
+    # An image is always looked at in full, which is what "auto" and "high" ask for.
+    how = _HOW if kind == "video" else ("detail",)
+    for key in part:
+        if key not in ("type", *sources, *how) and part[key] is not None:
+            raise ChatError(
+                f"part {index} of its content has the key {key!r:.80}, which is not supported; "
+                f"expected {', '.join((*sources, *how))}"
+            )
+    found = [part[key] for key in sources if part.get(key) is not None]
+    if len(found) > 1:
+        raise ChatError(
+            f"part {index} of its content names {len(found)} sources; expected one of "
+            f"{', '.join(sources)}"
+        )
+    source = found[0] if found else None
+    if kind == "video":
+        return Video(source, *(part.get(key) for key in _HOW))
+    if part.get("detail") not in (None, "auto", "high"):
+        raise ChatError(
+            f"part {index} of its content asks for detail {part['detail']!r:.80}; expected 'auto' "
+            "or 'high': images are always looked at in full, make a small one smaller beforehand"
+        )
+    return Image(source)
 
 
 def _call(call: Any, index: int) -> ToolCall:
@@ -162,7 +195,7 @@ def _call(call: Any, index: int) -> ToolCall:
 def _dictionary(message: Message) -> dict[str, Any]:
     role = "tool" if message.role == "ipython" else message.role
     found: dict[str, Any] = {"role": role, "content": message.text}
-    if message.images:
+    if message.inputs:
         found["content"] = [_written(part) for part in message.content]
     if message.tool_calls:
         found["tool_calls"] = [
@@ -181,11 +214,16 @@ def _dictionary(message: Message) -> dict[str, Any]:
 def _written(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
+    kind, what = ("image", "an image") if isinstance(part, Image) else ("video", "a film")
+    how = {}
+    if isinstance(part, Video):
+        how = {key: getattr(part, key) for key in _HOW if getattr(part, key) is not None}
     if part.source is None:
-        return {"type": "image"}
-    if not isinstance(part.source, str):
+        return {"type": kind, **how}
+    source = os.fspath(part.source) if isinstance(part.source, os.PathLike) else part.source
+    if not isinstance(source, str):
         raise ChatError(
-            f"an image is a {type(part.source).__name__}; expected a URL or a path, or None, to "
-            "write it down"
+            f"{what} is a {type(source).__name__}; expected a URL or a path, or None, to write it "
+            "down: save it to a file and give its path"
         )
-    return {"type": "image_url", "image_url": {"url": part.source}}
+    return {"type": f"{kind}_url", f"{kind}_url": {"url": source, **how}}

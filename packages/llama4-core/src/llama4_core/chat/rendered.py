@@ -1,4 +1,4 @@
-"""A conversation written down: special tokens, ordinary text and places of images, kept apart.
+"""A conversation written down: special tokens, ordinary text, places of images, kept apart.
 
 Nothing is ever one string in which a user's text could spell a special token.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from llama4_core.chat.messages import Image
+from llama4_core.chat.messages import Image, Input, Video
 from llama4_core.errors import ChatError
 from llama4_core.tokenizers.tokenizer import Tokenizer
 
@@ -25,8 +25,8 @@ class Special:
     name: str
 
 
-Segment = Special | Image | str
-Expand = Callable[[Image], Sequence[int]]
+Segment = Special | Image | Video | str
+Expand = Callable[[Input], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Rendered:
     """A conversation as a format writes it.
 
     Attributes:
-        segments: special tokens, places of images, and ordinary text (strings).
+        segments: special tokens, places of images and films, and ordinary text (strings).
     """
 
     segments: tuple[Segment, ...]
@@ -48,6 +48,11 @@ class Rendered:
     def images(self) -> tuple[Image, ...]:
         """The images, in order."""
         return tuple(one for one in self.segments if isinstance(one, Image))
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The images and films, in order."""
+        return tuple(one for one in self.segments if isinstance(one, Input))
 
     @classmethod
     def from_text(cls, text: str, specials: Iterable[str]) -> Rendered:
@@ -65,7 +70,10 @@ class Rendered:
 
     @classmethod
     def from_ids(cls, ids: Iterable[int], tokenizer: Tokenizer) -> Rendered:
-        """Reads token ids; an image is whatever lies between its start and its end."""
+        """Reads token ids; an image is whatever lies between its start and its end.
+
+        A film was written as images with text between them, and comes back as these.
+        """
         names = {number: name for name, number in tokenizer.specials.items()}
         found: list[Segment] = []
         run: list[int] = []
@@ -91,10 +99,11 @@ def encode(rendered: Rendered, tokenizer: Tokenizer, *, expand: Expand | None = 
     Args:
         rendered: from a chat format.
         tokenizer: whose ``specials`` hold every special token of ``rendered``.
-        expand: the ids of an image, its start and end included.
+        expand: the ids of an image or a film, start and end included.
 
     Raises:
-        ChatError: the tokenizer lacks a special token; there is an image and no ``expand``.
+        ChatError: the tokenizer lacks a special token; there is an image or a film and no
+            ``expand``.
         TokenizerError: a text cannot be encoded.
     """
     ids: list[int] = []
@@ -110,12 +119,16 @@ def encode(rendered: Rendered, tokenizer: Tokenizer, *, expand: Expand | None = 
             ids.append(tokenizer.specials[segment.name])
         elif expand is None:
             raise ChatError(
-                "the conversation holds an image, and nothing here turns images into tokens; pass "
-                "expand=, or leave the image out"
+                f"the conversation holds {_kind(segment)}, and nothing here turns one into "
+                "tokens; use a model that sees, pass expand=, or leave it out"
             )
         else:
             ids += expand(segment)
     return ids
+
+
+def _kind(part: Input) -> str:
+    return "an image" if isinstance(part, Image) else "a film"
 
 
 def _spelled(segment: Segment) -> str:

@@ -1,8 +1,8 @@
 """Conversations that outlive the program: one JSON file, written whole after every message.
 
-A session stores messages and settings, never a cache: each reply is generated from the rendered
-conversation and a seed of its own (the session's seed plus the number of replies so far), so a
-resumed session says what an uninterrupted one would have said.
+A session stores messages and settings, never a cache, and images by their path or URL: each reply
+is generated from the rendered conversation and a seed of its own (the session's seed plus the
+number of replies so far), so a resumed session says what an uninterrupted one would have said.
 """
 
 from __future__ import annotations
@@ -114,25 +114,40 @@ class Session:
             raise ChatError(f"{self.file}: the session cannot be written: {error}") from error
 
     def add(self, message: Message) -> None:
-        """Appends a message and writes the file."""
-        self.messages.append(message)
-        self.write()
+        """Appends a message and writes the file: both, or neither.
 
-    def reply(self, model: Any, **options: Any) -> Replying:
+        Raises:
+            ChatError: the file cannot be written, or not this message (an image that is neither a
+                path nor a URL).
+        """
+        self.messages.append(message)
+        try:
+            self.write()
+        except ChatError:
+            self.messages.pop()
+            raise
+
+    def reply(self, model: Any, message: Message | None = None, **options: Any) -> Replying:
         """Lets the assistant speak.
 
         Args:
             model: see :func:`~llama4_core.chat.conversation.chat`.
+            message: to be added before, once it is certain that it can be replied to: its images
+                are read and the prompt fits. None for a reply to what is there.
             options: chat_format, tool_parser and expand of that function.
 
         Raises:
-            ChatError: the conversation cannot be rendered.
+            ChatError: the conversation cannot be rendered or written.
+            ModalityError: an image cannot be read, or the model reads none.
             GenerationError: a setting cannot be used, or the conversation is too long.
         """
         settings = {**SETTINGS, **self.settings}
-        settings["seed"] += sum(message.role == "assistant" for message in self.messages)
-        turn = Turn.prepare(model, self.messages, self.tools, **options)
-        pieces = model.stream(turn.prompt, stop_tokens=turn.stops, **settings)
+        settings["seed"] += sum(one.role == "assistant" for one in self.messages)
+        messages = [*self.messages, *([] if message is None else [message])]
+        turn = Turn.prepare(model, messages, self.tools, **options)
+        pieces = model.stream(turn.given, stop_tokens=turn.stops, **settings)
+        if message is not None:
+            self.add(message)
         return Replying(self, turn, pieces)
 
 

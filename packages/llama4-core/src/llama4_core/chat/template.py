@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama4_core.chat.format import EOM, EOT, Llama4Format, Messages, Tools
-from llama4_core.chat.messages import Message, Text
+from llama4_core.chat.messages import Image, Message, Text
 from llama4_core.chat.openai import from_openai
 from llama4_core.chat.rendered import IMAGE, Expand, Rendered, Segment, Special, encode
 from llama4_core.chat.sandbox import compile_template, run_template
@@ -28,7 +28,8 @@ class TemplateFormat:
     with the checkpoint, never from a request. It sees messages as dictionaries whose text cannot
     spell a special token: the first character of every special is followed by a mark that occurs
     nowhere else and is taken out of the rendered text. Special tokens are those that the template
-    itself writes. Each image of the messages has to come back as one ``<|image|>``.
+    itself writes. Each image of the messages has to come back as one ``<|image|>``; a film is
+    shown to the template as an image, since no template has a place for films.
 
     Args:
         folder: of the checkpoint.
@@ -82,7 +83,7 @@ class TemplateFormat:
 
         Raises:
             ChatError: a message is malformed, the template refuses or fails, takes too long,
-                writes too much, or loses an image.
+                writes too much, or loses an image or a film.
         """
         found = from_openai(messages)
         dictionaries = [_dictionary(message) for message in found]
@@ -103,7 +104,7 @@ class TemplateFormat:
             if isinstance(segment, str):
                 segment = segment.replace(mark, "").replace(_escaped(mark), "")
             segments.append(segment)
-        return Rendered(_with_images(segments, found))
+        return Rendered(_with_inputs(segments, found))
 
     def encode(
         self, rendered: Rendered, tokenizer: Tokenizer, *, expand: Expand | None = None
@@ -120,23 +121,25 @@ class TemplateFormat:
         return Llama4Format().parse(rendered)
 
 
-def _with_images(segments: list[Segment], messages: Iterable[Message]) -> tuple[Segment, ...]:
-    images = [image for message in messages for image in message.images]
+def _with_inputs(segments: list[Segment], messages: Iterable[Message]) -> tuple[Segment, ...]:
+    inputs = [part for message in messages for part in message.inputs]
     places = [index for index, segment in enumerate(segments) if segment == Special(IMAGE)]
-    if len(places) != len(images):
+    if len(places) != len(inputs):
+        all_images = all(isinstance(part, Image) for part in inputs)
         raise ChatError(
-            f"the chat template wrote {len(places)} of {len(images)} images; expected each as one "
+            f"the chat template wrote {len(places)} of {len(inputs)} "
+            f"{'images' if all_images else 'images and films'}; expected each as one "
             f"{IMAGE}: some templates lose images beside tools; use the format 'llama4'"
         )
-    for place, image in zip(places, images, strict=True):
-        segments[place] = image
+    for place, part in zip(places, inputs, strict=True):
+        segments[place] = part
     return tuple(segments)
 
 
 def _dictionary(message: Message) -> dict[str, Any]:
     """A message as templates expect it: text as a string, arguments as a dictionary."""
     content: Any = message.text
-    if message.images:
+    if message.inputs:
         content = [
             {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image"}
             for part in message.content

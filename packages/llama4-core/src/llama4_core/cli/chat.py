@@ -6,16 +6,28 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama4_core.cli.loading import add_model_options, load_model
-from llama4_core.errors import ChatError
+from llama4_core.cli.pictures import (
+    add_picture_options,
+    check_options,
+    draw,
+    limit_images,
+    picture,
+    pictures_of,
+    say_drawn,
+)
+from llama4_core.errors import ChatError, GenerationError, ModalityError
 
 if TYPE_CHECKING:
+    from llama4_core.chat.messages import Input
     from llama4_core.chat.session import Replying, Session
 
 RESULT = "/result "
+PICTURES = {"/image": "image", "/video": "video"}
 END = "/exit"
 
 
@@ -48,37 +60,91 @@ class Command:
             default="llama4",
             help="chat format: llama4 (default), or template for the checkpoint's own",
         )
+        add_picture_options(parser, "the first message typed")
         parser.add_argument("--json", action="store_true", help="one JSON object per reply")
         parser.epilog = (
-            "Type a message and Enter. '/result TEXT' answers a tool call, '/exit' or the end of\n"
-            "the input leaves, Ctrl-C stops a reply and keeps what was said.\n\n"
+            "Type a message and Enter. '/image FILE' and '/video FILE' show a picture or a film\n"
+            "with the next message, '/result TEXT' answers a tool call, '/exit' or the end of the\n"
+            "input leaves, Ctrl-C stops a reply and keeps what was said.\n\n"
             "examples:\n"
             '  llama4 chat ./checkpoint --system "Answer briefly." --session talk.json\n'
-            "  echo 'What is a whale?' | llama4 chat ./checkpoint --json"
+            "  echo 'What is a whale?' | llama4 chat ./checkpoint --json\n"
+            "  echo 'Where is the cat?' | llama4 chat ./checkpoint --image cat.png --draw found.png"
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Talks until the input ends."""
         session = _session(arguments)
+        check_options(arguments, later=True)
+        pictures = pictures_of(arguments)
         model = load_model(arguments)
+        limit_images(model, arguments.max_images)
         # Not before: a mistyped model would leave a session behind, and with it the next try,
         # typed right, would be refused because its --system belongs to a new session.
         session.write()
-        from llama4_core.chat.messages import Message
-
         if session.messages and not arguments.json:
             print(f"[{len(session.messages)} messages so far]", file=sys.stderr)
+        talk = _Talk(session, model, arguments, pictures)
         while True:
             line = _read()
             if line is None or line.strip() == END:
+                talk.end()
                 return 0
             if not line.strip():
                 continue
-            if line.startswith(RESULT):
-                session.add(Message("ipython", line[len(RESULT) :]))
-            else:
-                session.add(Message("user", line))
-            _speak(session.reply(model, chat_format=arguments.format), arguments.json)
+            try:
+                talk.hear(line)
+            except (ChatError, GenerationError, ModalityError) as error:
+                # A person at a terminal can try again; whoever feeds a file has to be told.
+                if not sys.stdin.isatty():
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+
+
+class _Talk:
+    """The lines of one conversation, and the pictures that wait for the next message."""
+
+    def __init__(
+        self, session: Session, model: Any, arguments: argparse.Namespace, pictures: list[Input]
+    ) -> None:
+        self.session = session
+        self.model = model
+        self.arguments = arguments
+        self.pictures = pictures
+
+    def hear(self, line: str) -> None:
+        """Takes a line: a picture, a tool's result, or a message; replies to the last two.
+
+        Raises:
+            ModalityError: a picture is missing or cannot be read; the message is not kept.
+            ChatError, GenerationError: it cannot be replied to; likewise.
+        """
+        from llama4_core.chat.messages import Message
+
+        first, *rest = line.split(maxsplit=1)
+        if first in PICTURES:
+            text = rest[0].strip() if rest else ""
+            self.pictures.append(picture(PICTURES[first], text, self.arguments))
+            if not self.arguments.json:
+                print(f"[{text} goes with the next message]", file=sys.stderr)
+            return
+        if line.startswith(RESULT):
+            message = Message("ipython", line[len(RESULT) :])
+        else:
+            message = Message("user", [*self.pictures, line])
+            # Shown once, also when they cannot be read: else no later message could get through.
+            self.pictures = []
+        replying = self.session.reply(self.model, message, chat_format=self.arguments.format)
+        _speak(replying, self.arguments.json, self._draw)
+
+    def end(self) -> None:
+        """Says what was left over."""
+        if self.pictures:
+            print(f"[{len(self.pictures)} pictures were given without a message]", file=sys.stderr)
+
+    def _draw(self, text: str) -> dict[str, Any]:
+        parts = [part for message in self.session.messages for part in message.inputs]
+        return draw(self.model, parts, text, self.arguments.draw)
 
 
 def _session(arguments: argparse.Namespace) -> Session:
@@ -125,7 +191,7 @@ def _read() -> str | None:
         return None
 
 
-def _speak(replying: Replying, as_json: bool) -> None:
+def _speak(replying: Replying, as_json: bool, drawing: Callable[[str], dict[str, Any]]) -> None:
     start = time.perf_counter()
     first, count = start, 0
     try:
@@ -143,7 +209,14 @@ def _speak(replying: Replying, as_json: bool) -> None:
     rate = (count - 1) / elapsed if count > 1 and elapsed > 0 else None
     if reply is None:
         print("[nothing was said]", file=sys.stderr)
-    elif as_json:
+        return
+    failure: ModalityError | None = None
+    drawn: dict[str, Any] = {}
+    try:
+        drawn = drawing(reply.message.text)
+    except ModalityError as error:
+        failure = error  # what was said comes first
+    if as_json:
         from llama4_core.chat.openai import to_openai
 
         print(
@@ -154,6 +227,7 @@ def _speak(replying: Replying, as_json: bool) -> None:
                     "tokens": count,
                     "seconds_to_first_token": first - start,
                     "tokens_per_second": rate,
+                    **drawn,
                 },
                 ensure_ascii=False,
             ),
@@ -169,3 +243,6 @@ def _speak(replying: Replying, as_json: bool) -> None:
             f"{calls}\n[{count} tokens, first after {first - start:.2f} s{speed}; {reason}]",
             file=sys.stderr,
         )
+        say_drawn(drawn)
+    if failure is not None:
+        raise failure

@@ -13,6 +13,14 @@ from llama4_core.cli.output import (
     add_json_option,
     print_json,
 )
+from llama4_core.cli.pictures import (
+    add_picture_options,
+    check_options,
+    draw,
+    limit_images,
+    pictures_of,
+    say_drawn,
+)
 from llama4_core.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -66,11 +74,13 @@ class Command:
             metavar="N",
             help=f"prompt tokens per forward (default {PREFILL_CHUNK})",
         )
+        add_picture_options(parser, "the text")
         add_json_option(parser)
         parser.epilog = (
             "examples:\n"
             '  llama4 generate ./checkpoint "Once upon a time" --temperature 0.8 --top-p 0.95\n'
-            "  llama4 generate nano --random 0 --tokens 1,2,3 --max-tokens 8"
+            "  llama4 generate nano --random 0 --tokens 1,2,3 --max-tokens 8\n"
+            '  llama4 generate ./checkpoint "This picture shows" --image cat.png'
         )
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -80,9 +90,13 @@ class Command:
 
         # What cannot work is said before a large model is loaded; stream() checks the rest.
         Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.min_p)
+        check_options(arguments)
+        pictures = pictures_of(arguments)
         model = load_model(arguments)
+        limit_images(model, arguments.max_images)
         pieces = model.stream(
             prompt,
+            images=pictures,
             max_tokens=arguments.max_tokens,
             temperature=arguments.temperature,
             top_k=arguments.top_k,
@@ -102,14 +116,17 @@ class Command:
             done.append(piece)
             if not arguments.json:
                 print(_shown(piece, model.tokenizer), end="", flush=True)
+        if not arguments.json:
+            print()
+        drawn = draw(model, pictures, "".join(piece.text for piece in done), arguments.draw)
         if arguments.json:
-            print_json(_summary(done, model.tokenizer, watch))
+            print_json({**_summary(done, model.tokenizer, watch), **drawn})
             return 0
-        print()
         if arguments.logprobs is not None:
             for line in _table(done, model.tokenizer):
                 print(line)
         print(_speed(done, watch), file=sys.stderr)
+        say_drawn(drawn)
         return 0
 
 

@@ -1,6 +1,9 @@
 """Generation: sampling, stops, streaming and the loop that ties them to a model."""
 
-from llama4_core.generation.generate import GenerativeModel, generate, stream
+from llama4_core.generation.generate import generate, stream
+from llama4_core.generation.generative import GenerativeModel
+from llama4_core.generation.inputs import ReadInput
+from llama4_core.generation.prompts import ReadPrompt
 from llama4_core.generation.result import Generation, Piece
 from llama4_core.generation.sampling import (
     InversionSampler,
@@ -16,6 +19,8 @@ __all__ = [
     "GenerativeModel",
     "InversionSampler",
     "Piece",
+    "ReadInput",
+    "ReadPrompt",
     "Sampler",
     "Sampling",
     "choose",

@@ -6,76 +6,23 @@ have any lengths; they share each forward, every one with its own positions, ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llama4_core.errors import ComponentError, GenerationError
-from llama4_core.generation.prompts import Prompt, is_batch, read_prompt
+from llama4_core.generation.generative import CachedContext, GenerativeModel
+from llama4_core.generation.inputs import Features
+from llama4_core.generation.prompts import Prompt, is_batch
+from llama4_core.generation.request import Progress, Request, read_request
 from llama4_core.generation.result import Piece
-from llama4_core.generation.rows import Ending, Row
-from llama4_core.generation.sampling import Sampler, Sampling, log_probabilities
-from llama4_core.generation.stops import CONTEXT, LENGTH, stop_strings
-from llama4_core.plugins.catalogue import Catalogue, catalogue
-from llama4_core.specs import ModelSpec
-from llama4_core.tokenizers.tokenizer import Tokenizer
-
-Progress = Callable[[int, int], None]
+from llama4_core.generation.rows import Row
+from llama4_core.generation.sampling import log_probabilities
 
 # Tokens after the prompt that the cache makes room for at once; it grows when there are more. A
 # sequence that is allowed a million tokens and stops after ten should not pay for the million.
 _ROOM_AT_ONCE = 1024
-
-
-class CachedContext(Protocol):
-    """Keys and values of a batch of growing sequences."""
-
-    def extend(self, lengths: Sequence[int]) -> Any:
-        """The context of a forward that adds ``lengths[b]`` tokens to row b."""
-
-    def commit(self, lengths: Sequence[int] | None = None) -> None:
-        """Keeps what the last forward added."""
-
-
-class GenerativeModel(Protocol):
-    """What generation needs of a model.
-
-    Attributes:
-        spec: its description: vocabulary, longest context, stop tokens.
-        tokenizer: or None.
-        device: where token ids have to be.
-    """
-
-    spec: ModelSpec
-    tokenizer: Tokenizer | None
-
-    @property
-    def device(self) -> Any: ...
-
-    def __call__(self, tokens: Tensor, context: Any, /) -> Any:
-        """Ids ``[N]`` to hidden states ``[N, D]`` after the final norm, and routings."""
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[B, D]`` to float32 logits ``[B, V]``."""
-
-    def cached(self, rows: int, *, capacity: int = 0, cache: Any = "auto") -> CachedContext:
-        """An empty cached context for ``rows`` sequences of about ``capacity`` tokens."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A checked call of ``generate``."""
-
-    rows: tuple[Row, ...]
-    sampler: Sampler
-    greedy: bool
-    logprobs: int | None
-    prefill_chunk: int | None
-    progress: Progress | None
-    cache: Any
 
 
 def generate(
@@ -95,13 +42,17 @@ def generate(
     progress: Progress | None = None,
     cache: Any = "auto",
     sampler: Any = "inversion",
+    images: Any = (),
+    pixel_values: Tensor | None = None,
 ) -> Any:
     """Continues one prompt, or a batch of prompts.
 
     Args:
         model: see :class:`GenerativeModel`.
         prompt: a string (encoded with the beginning-of-text token; specials spelled in it are
-            ordinary text) or token ids, taken as they are; or a list of such prompts.
+            ordinary text); token ids, taken as they are; a list of parts, strings with at least
+            one ``Image`` or ``Video`` among them; or a list of such prompts. So ``["a", "b"]`` is
+            two prompts and ``["a", Image("b.png")]`` is one.
         max_tokens: most tokens to generate per prompt; None for as many as the context holds.
         temperature: 0 is greedy.
         top_k: keep the k most probable tokens; the first filter after the temperature.
@@ -122,18 +73,25 @@ def generate(
         cache: what keeps keys and values; passed on to ``model.cached``.
         sampler: what draws the tokens: a component's name, or a class as
             :class:`~llama4_core.generation.sampling.Sampler` describes it.
+        images: paths, pictures, or ``Image`` and ``Video`` parts, to put in front of a single
+            prompt, behind its beginning-of-text token.
+        pixel_values: ready-made tiles ``[tiles, channels, height, width]`` of all prompts in order;
+            their features fill the placeholder tokens of prompts of ids. Tokens behind an image
+            that were generated before may be among the ids: so a text with images is continued.
 
     Returns:
         A :class:`~llama4_core.generation.result.Generation`; for a list of prompts a list of them,
-        in order.
+        in order. Its ``prompt_tokens`` are the ids that the model saw, those of images included.
 
     Raises:
         GenerationError: a prompt or a setting cannot be used, or the model produced logits that
             are not numbers.
+        ModalityError: an image cannot be read, there are too many, the model reads none, or
+            placeholder tokens and features are not equally many.
         ComponentError: there is no such sampler, or it cannot run here.
     """
     arguments = dict(locals())
-    request = _read(**arguments)
+    request = read_request(**arguments)
     for _ in _run(model, request):
         pass
     done = [row.generation(*_reported(logprobs)) for row in request.rows]
@@ -157,6 +115,8 @@ def stream(
     progress: Progress | None = None,
     cache: Any = "auto",
     sampler: Any = "inversion",
+    images: Any = (),
+    pixel_values: Tensor | None = None,
 ) -> Iterator[Piece]:
     """As :func:`generate`, piece by piece while the model runs.
 
@@ -169,20 +129,20 @@ def stream(
         last piece of each row carries its stop reason.
 
     Raises:
-        GenerationError: as :func:`generate`.
+        GenerationError: as :func:`generate`; ModalityError and ComponentError likewise.
     """
     arguments = dict(locals())
-    request = _read(**arguments)
+    request = read_request(**arguments)
     return _pieces(model, request)
 
 
-def _pieces(model: GenerativeModel, request: _Request) -> Iterator[Piece]:
+def _pieces(model: GenerativeModel, request: Request) -> Iterator[Piece]:
     reported = _reported(request.logprobs)
     for row, text in _run(model, request):
         yield row.piece(text, *reported)
 
 
-def _run(model: GenerativeModel, request: _Request) -> Iterator[tuple[Row, str]]:
+def _run(model: GenerativeModel, request: Request) -> Iterator[tuple[Row, str]]:
     """Generates, yielding each row with its new text after each of its tokens."""
     full = [row for row in request.rows if row.stop_reason is not None]
     for row in full:
@@ -209,18 +169,27 @@ def _run(model: GenerativeModel, request: _Request) -> Iterator[tuple[Row, str]]
 
 
 def _prefill(
-    model: GenerativeModel, context: CachedContext, rows: list[Row], request: _Request
+    model: GenerativeModel, context: CachedContext, rows: list[Row], request: Request
 ) -> Tensor:
     """Feeds the prompts; returns the hidden state ``[B, D]`` of each prompt's last token."""
     longest = max(len(row.prompt) for row in rows)
     chunk = request.prefill_chunk or longest
     total = sum(len(row.prompt) for row in rows)
     last: list[Tensor | None] = [None] * len(rows)
+    features = Features(model, [row.inputs for row in rows])
+    for row in rows:
+        row.inputs = ()  # pixels, which nobody needs any more
     done = 0
     for start in range(0, longest, chunk):
         parts = [row.prompt[start : start + chunk] for row in rows]
         lengths = [len(part) for part in parts]
-        hidden = _forward(model, context, [token for part in parts for token in part], lengths)
+        hidden = _forward(
+            model,
+            context,
+            [token for part in parts for token in part],
+            lengths,
+            features.take(parts),
+        )
         end = 0
         for index, length in enumerate(lengths):
             end += length
@@ -235,20 +204,24 @@ def _prefill(
 
 
 def _forward(
-    model: GenerativeModel, context: CachedContext, tokens: list[int], lengths: list[int]
+    model: GenerativeModel,
+    context: CachedContext,
+    tokens: list[int],
+    lengths: list[int],
+    features: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
+    # Only when there are any: a model that reads text alone need not know of features.
+    given: dict[str, Any] = {"features": features} if features else {}
     # Around each step and not around the loop: a suspended generator would leave the mode on in
     # the code that consumes it.
     with torch.inference_mode():
         step = context.extend(lengths)
-        hidden, _ = model(torch.tensor(tokens, device=model.device), step)
+        hidden, _ = model(torch.tensor(tokens, device=model.device), step, **given)
         context.commit()
     return hidden
 
 
-def _sample(
-    model: GenerativeModel, hidden: Tensor, rows: list[Row], request: _Request
-) -> list[int]:
+def _sample(model: GenerativeModel, hidden: Tensor, rows: list[Row], request: Request) -> list[int]:
     """One token for each row from ``hidden [B, D]``, with log-probabilities where asked for."""
     with torch.inference_mode():
         logits = model.project(hidden)
@@ -269,94 +242,3 @@ def _sample(
 def _reported(logprobs: int | None) -> tuple[bool, bool]:
     """Whether log-probabilities, and whether alternatives, were asked for."""
     return logprobs is not None, bool(logprobs)
-
-
-def _read(
-    model: GenerativeModel,
-    prompt: Any,
-    max_tokens: int | None,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    seed: int | Sequence[int],
-    stop: str | Sequence[str],
-    stop_tokens: Iterable[int],
-    ignore_eos: bool,
-    logprobs: int | None,
-    prefill_chunk: int | None,
-    progress: Progress | None,
-    cache: Any,
-    sampler: Any,
-) -> _Request:
-    """Checks everything that can be checked before the model runs."""
-    sampling = Sampling(temperature, top_k, top_p, min_p)
-    if max_tokens is not None:
-        _whole("max_tokens", max_tokens, 1)
-    if prefill_chunk is not None:
-        _whole("prefill_chunk", prefill_chunk, 1)
-    if logprobs is not None:
-        _whole("logprobs", logprobs, 0)
-    spec, tokenizer = model.spec, model.tokenizer
-    strings = stop_strings(stop)
-    if strings and tokenizer is None:
-        raise GenerationError(
-            f"stop is {stop!r}, but the model has no tokenizer to find text with; pass the ids in "
-            "stop_tokens, or load a folder that holds a tokenizer.json"
-        )
-    ends = frozenset(stop_tokens)
-    for token in ends:
-        _whole("a stop token", token, 0)
-        if token >= spec.vocabulary:
-            raise GenerationError(
-                f"a stop token is {token}; expected an id from 0 to {spec.vocabulary - 1}, the "
-                "last of this model's vocabulary"
-            )
-    ending = Ending(ends if ignore_eos else ends | set(spec.tokens.eos), strings)
-    prompts = list(prompt) if is_batch(prompt) else [prompt]
-    seeds = _seeds(seed, len(prompts))
-    rows = []
-    for index, one in enumerate(prompts):
-        tokens = read_prompt(one, index, tokenizer, spec.vocabulary, spec.max_positions)
-        room = spec.max_positions - len(tokens)
-        reason = CONTEXT
-        if max_tokens is not None and max_tokens <= room:
-            room, reason = max_tokens, LENGTH
-        row = Row(index, tokens, room, reason, ending, seeds[index], tokenizer)
-        if room == 0:
-            row.end_without_room()
-        rows.append(row)
-    known = getattr(model, "catalogue", None) or catalogue()
-    make = _sampler(sampler, known) if isinstance(sampler, str) else sampler
-    greedy = sampling.temperature == 0
-    return _Request(tuple(rows), make(sampling), greedy, logprobs, prefill_chunk, progress, cache)
-
-
-def _sampler(name: str, known: Catalogue) -> Callable[[Sampling], Sampler]:
-    """What builds the sampler called ``name``."""
-    entry = known.find("samplers", name)
-    reason = entry.component.refusal(None)
-    if reason:
-        raise ComponentError(f"sampler {name!r} {reason}")
-    return entry.component.build
-
-
-def _seeds(seed: int | Sequence[int], prompts: int) -> list[int]:
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
-        seeds = list(seed)
-        if len(seeds) != prompts:
-            raise GenerationError(
-                f"seed lists {len(seeds)} numbers for {prompts} prompts; expected one for each, or "
-                "a single number"
-            )
-    else:
-        _whole("seed", seed, 0)
-        seeds = [seed + index for index in range(prompts)]
-    for one in seeds:
-        _whole("seed", one, 0)
-    return seeds
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise GenerationError(f"{name} is {value!r}; expected a whole number of at least {least}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from llama4_core.generation.inputs import ReadInput
 from llama4_core.generation.result import Alternatives, Generation, Piece
 from llama4_core.generation.stops import LENGTH, STOP_STRING, STOP_TOKEN, StopStrings
 from llama4_core.tokenizers.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ class Row:
         seed: of this sequence's own random numbers; nothing else draws from them, so the tokens do
             not depend on the other sequences of a batch.
         tokenizer: None for ids only.
+        inputs: what the prompt holds beside text; taken away once it is encoded.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Row:
         ending: Ending,
         seed: int,
         tokenizer: Tokenizer | None,
+        inputs: tuple[ReadInput, ...] = (),
     ) -> None:
         self.row = row
+        self.inputs = inputs
         self.prompt = prompt
         self.tokens: list[int] = []
         self.logprobs: list[float] = []

@@ -13,6 +13,7 @@ from llama4_core.contexts.cached import CachedContext, CachedStep
 from llama4_core.contexts.packed import PackedContext
 from llama4_core.errors import ContextError, ModalityError
 from llama4_core.model.block import Block
+from llama4_core.model.features import FeatureCache
 from llama4_core.model.fusion import fuse
 from llama4_core.model.norm import RMSNorm
 from llama4_core.model.projection import Projection, project
@@ -43,6 +44,8 @@ class Transformer(nn.Module):
         vision: the modality of pictures and films, or None where the description has none.
         extra_weights: tensors of the checkpoint that belong to packages not in use (vision), kept
             to be written back.
+        features: encoded pictures that are kept for the next question, at most ``features.limit``
+            bytes (256 MiB, 0 for none).
         folder: where the weights came from, or None.
     """
 
@@ -56,6 +59,7 @@ class Transformer(nn.Module):
         self.spec = spec
         self.tokenizer = None
         self.extra_weights: dict[str, Tensor] = {}
+        self.features = FeatureCache()
         self.folder: Path | None = None
         self.embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.layers = nn.ModuleList(
@@ -256,11 +260,13 @@ class Transformer(nn.Module):
         features = self.vision(pixel_values.to(self.device, self.dtype))
         return {self.vision.placeholder: features.flatten(0, 1)}
 
-    def generate(self, prompt: Any, **settings: Any) -> Generation | list[Generation]:
+    def generate(
+        self, prompt: Any, images: Any = (), pixel_values: Tensor | None = None, **settings: Any
+    ) -> Generation | list[Generation]:
         """Continues a prompt, or a list of prompts: see :func:`llama4_core.generation.generate`."""
         from llama4_core.generation import generate
 
-        return generate(self, prompt, **settings)
+        return generate(self, prompt, images=images, pixel_values=pixel_values, **settings)
 
     def chat(self, messages: Any, images: Any = (), tools: Any = (), **settings: Any) -> Reply:
         """Replies to a conversation: see :func:`llama4_core.chat.conversation.chat`."""
@@ -268,8 +274,10 @@ class Transformer(nn.Module):
 
         return chat(self, messages, images, tools, **settings)
 
-    def stream(self, prompt: Any, **settings: Any) -> Any:
+    def stream(
+        self, prompt: Any, images: Any = (), pixel_values: Tensor | None = None, **settings: Any
+    ) -> Any:
         """Yields pieces as they are generated: see :func:`llama4_core.generation.stream`."""
         from llama4_core.generation import stream
 
-        return stream(self, prompt, **settings)
+        return stream(self, prompt, images=images, pixel_values=pixel_values, **settings)
