@@ -203,7 +203,9 @@ def _kernel(
             attn_mask=mask,
             is_causal=causal,
             scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
+            # A branch, as a comparison of symbolic numbers of heads is no bool while a graph is
+            # captured: an encoder's tiles are heads here.
+            **({"enable_gqa": True} if q.shape[1] != k.shape[1] else {}),
         )
         return output, None
     bias = None
