@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+# The picture of the page on vision is the one of the demo.
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from figures import numbers
 

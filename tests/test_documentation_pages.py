@@ -48,12 +48,13 @@ def run_page(page: Path) -> int:
     return ran
 
 
-def test_every_block_of_the_tutorial_runs_and_prints_what_it_says(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "blocks"), [("tutorial.md", 12), ("vision.md", 14)])
+def test_every_block_of_a_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, page, blocks):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run_page(DOCS / "tutorial.md") >= 12
+        assert run_page(DOCS / page) >= blocks
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from scene import scene
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = ROOT / "tests" / "data" / "tiny-hf"
 # The tiny checkpoint is mapped as it stands, which is what it is for: no advice is needed.
 logging.getLogger("llama4_core").addHandler(logging.NullHandler())
+# Stands for the path of a picture that is drawn when the pages are built.
+SCENE = "scene.png"
 PUBLISHED = ("scout", "maverick", "guard", "behemoth")
 OURS = ("nano", "mini", "small")
 GIB = 2**30
@@ -33,6 +36,7 @@ PICTURES = {
         "float32",
     ),
     "accounting": ("accounting", "scout"),
+    "tiling": ("tiling", SCENE),
 }
 
 
@@ -40,6 +44,7 @@ def numbers() -> dict[str, str]:
     """Figures by the name that a page uses: `{{ scout_10m }}`."""
     from llama4_core.specs.accounting import account
     from llama4_core.specs.presets import preset
+    from llama4_vision.images.limits import Limits
 
     found = {}
     for name in PUBLISHED + OURS:
@@ -47,6 +52,7 @@ def numbers() -> dict[str, str]:
         found[f"{name}_total"] = f"{costs.total / 1e9:.3f}B"
         found[f"{name}_active"] = f"{costs.active / 1e9:.3f}B"
         found[f"{name}_token"] = f"{costs.cache_bytes_per_token:,}"
+        found[f"{name}_eyes"] = f"{(costs.total - costs.text) * 2 / GIB:.1f} GiB"
         for form, size in costs.weight_bytes.items():
             found[f"{name}_{form}"] = f"{size / GIB:.1f} GiB"
         for entry, label in zip(costs.cache, ("8k", "128k", "1m", "10m"), strict=True):
@@ -55,6 +61,11 @@ def numbers() -> dict[str, str]:
     chunk = preset("scout").layers[0].attention.chunk
     found["scout_chunk"] = f"{chunk:,}"
     found["scout_floor"] = f"{preset('scout').layers[3].attention.temperature.floor:,}"
+    limits = Limits()
+    found["limit_bytes"] = f"{limits.bytes >> 20} MiB"
+    found["limit_pixels"] = f"{limits.pixels:,}"
+    for name in ("images", "tiles", "frames"):
+        found[f"limit_{name}"] = str(getattr(limits, name))
     # A complex64 number for each position and pair.
     found["table_10m"] = f"{10 * 2**20 * 64 * 8 / GIB:.0f} GiB"
     return found | drift()
@@ -130,7 +141,7 @@ def show(name: str, folder: Path) -> None:
     """
     from llama4_core.cli import main
 
-    words = ["show", *PICTURES[name]]
+    words = ["show", *(str(folder / SCENE) if word == SCENE else word for word in PICTURES[name])]
     said, wrong = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
         codes = [main(words), main([*words, "--out", str(folder / f"{name}.svg.new.svg")])]
@@ -155,6 +166,7 @@ def write_all(app: Sphinx) -> None:
     folder.mkdir(exist_ok=True)
     keep(folder / "published.inc", "\n".join(table(PUBLISHED)).encode() + b"\n")
     keep(folder / "ours.inc", "\n".join(table(OURS)).encode() + b"\n")
+    scene().save(folder / SCENE)
     for name in PICTURES:
         show(name, folder)
 

@@ -35,7 +35,7 @@ def annotate(image: Image.Image, text: str, path: str | Path) -> list[dict[str, 
             "label": box.label,
             "box": [int(number) for number in box.corners],
             "pixels": [
-                number / SCALE * size for number, size in zip(box.corners, sizes, strict=True)
+                number * size / SCALE for number, size in zip(box.corners, sizes, strict=True)
             ],
         }
         for box in boxes

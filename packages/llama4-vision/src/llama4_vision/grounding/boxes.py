@@ -245,10 +245,10 @@ class _Axis:
     size: float  # pixels from 0 to 1000
 
     def pixel(self, thousandth: float) -> float:
-        return self.first + thousandth / SCALE * self.size
+        return self.first + thousandth * self.size / SCALE
 
     def thousandth(self, pixel: float) -> float:
-        return (pixel - self.first) / self.size * SCALE
+        return (pixel - self.first) * SCALE / self.size
 
 
 def _axes(plan: TilePlan, frame: str) -> tuple[_Axis, _Axis]:

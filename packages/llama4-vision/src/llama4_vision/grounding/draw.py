@@ -134,4 +134,4 @@ def _printable(label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -
 
 def _pixel(thousandth: float, size: int) -> int:
     """The pixel that holds a place; the far edge belongs to the last one."""
-    return min(int(thousandth / SCALE * size), size - 1)
+    return min(int(thousandth * size / SCALE), size - 1)
