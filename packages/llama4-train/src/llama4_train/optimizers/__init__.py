@@ -1,0 +1,1 @@
+"""Optimizers, and the roles of parameters that they treat differently."""

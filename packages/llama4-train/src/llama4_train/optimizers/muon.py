@@ -1,0 +1,112 @@
+"""Muon: momentum whose every matrix is made nearly orthogonal before it is taken as a step.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. A stack of experts
+is a batch of matrices, each of them made orthogonal for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama4_train.optimizers.adamw import adamw, with_masters
+from llama4_train.optimizers.together import Together
+from llama4_train.protocols import Parameter
+
+# Coefficients of the quintic of Jordan et al.: steep at zero, so that five rounds are enough.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+_SMALLEST_NORM = 1e-7
+
+
+def orthogonalise(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
+    """Moves the singular values of ``[..., out, in]`` close to 1, each matrix for itself.
+
+    ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, from ``X / |X|``: after five rounds singular
+    values lie between about 0.7 and 1.2, whatever they were.
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=_SMALLEST_NORM)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over matrices ``[out, in]`` and stacks of them ``[E, out, in]``.
+
+    ``m <- beta m + (1 - beta) g``; the step is ``lr sqrt(max(1, out / in))`` times
+    ``orthogonalise(beta m + (1 - beta) g)`` (Nesterov).
+
+    Args:
+        groups: of parameters.
+        lr: learning rate.
+        momentum: beta.
+        weight_decay: decoupled, times lr.
+    """
+
+    def __init__(
+        self, groups: Any, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(
+            groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "base_lr": lr}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Takes one step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter.grad)
+                momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(momentum, group["momentum"])
+                rows, columns = parameter.shape[-2:]
+                size = group["lr"] * math.sqrt(max(1.0, rows / columns))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(orthogonalise(ahead), alpha=-size)
+
+
+def muon(
+    parameters: Sequence[Parameter],
+    lr: float,
+    *,
+    adamw_lr: float,
+    momentum: float = 0.95,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    masters: bool = True,
+) -> Any:
+    """Muon for matrices and experts, AdamW for everything else.
+
+    Args:
+        parameters: to be trained.
+        lr: of Muon.
+        adamw_lr: of AdamW, for embeddings, head, routers and vectors.
+        momentum: of Muon.
+        weight_decay: of Muon, decoupled.
+        betas: of AdamW.
+        masters: keep float32 copies of narrower weights.
+    """
+
+    def build(given: Sequence[Parameter]) -> Any:
+        matrices = [one.value for one in given if one.role in ("matrix", "experts")]
+        others = [one for one in given if one.role not in ("matrix", "experts")]
+        members: list[Any] = []
+        if matrices:
+            members.append(Muon(matrices, lr, momentum, weight_decay))
+        if others:
+            members.append(adamw(others, adamw_lr, betas=betas, weight_decay=0.0, masters=False))
+        return Together(members)
+
+    return with_masters(parameters, build) if masters else build(parameters)

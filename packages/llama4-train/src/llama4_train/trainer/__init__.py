@@ -1,0 +1,1 @@
+"""The loop: batches in, steps of the optimizer out."""

@@ -1,0 +1,150 @@
+"""Everything that a run is made of, put together from its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llama4_core.assembly.assemble import DTYPES, assemble
+from llama4_core.checkpoints.load import load
+from llama4_core.model.freezing import train_only
+from llama4_core.model.initialise import initialise
+from llama4_core.plugins.catalogue import Catalogue, catalogue
+from llama4_core.tokenizers import load_tokenizer
+from llama4_train.data.encode import Encoder
+from llama4_train.data.mixture import Mixture
+from llama4_train.data.pipeline import Pipeline
+from llama4_train.errors import RecipeError
+from llama4_train.optimizers.roles import parameters_of
+from llama4_train.protocols import Objective
+from llama4_train.recipe import DataPart, ModelPart, Recipe
+
+
+@dataclass
+class Parts:
+    """What a trainer works with.
+
+    Attributes:
+        recipe: where all of it comes from.
+        model: in training mode, the trained parameters marked.
+        data: gives batches.
+        objective, optimizer: built components.
+        folder: of checkpoints and logs, or None.
+    """
+
+    recipe: Recipe
+    model: Any
+    data: Pipeline
+    objective: Objective
+    optimizer: Any
+    folder: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        *,
+        folder: str | Path | None = None,
+        known: Catalogue | None = None,
+    ) -> Parts:
+        """Builds every part.
+
+        Raises:
+            RecipeError: parts do not fit together.
+            ComponentError: a component is unknown or cannot run here.
+        """
+        found = known or catalogue()
+        model = model_of(recipe.model, recipe.seed)
+        settings = dict(recipe.optimizer.settings)
+        if "lr" not in settings:
+            raise RecipeError("optimizer.settings has no lr; add the largest learning rate")
+        optimizer = found.find("optimizers", recipe.optimizer.name).component.build(
+            parameters_of(model), **settings
+        )
+        objective = found.find("objectives", recipe.objective.name).component.build(
+            **recipe.objective.settings
+        )
+        return cls(
+            recipe,
+            model,
+            data_of(recipe.data, model, recipe.seed, found),
+            objective,
+            optimizer,
+            None if folder is None else Path(folder),
+        )
+
+    def counted(self, routings: Sequence[Any], counts: list[Tensor | None]) -> list[Tensor | None]:
+        """Adds the tokens per expert of one batch to ``counts``, layer by layer."""
+        fresh: list[Tensor | None] = []
+        for index, routing in enumerate(routings):
+            if routing is None:
+                fresh.append(None)
+                continue
+            router = self.model.layers[index].feed_forward.router
+            experts = routing.experts.detach().flatten()
+            one = torch.bincount(experts[experts >= 0], minlength=router.weight.shape[0])
+            before = counts[index] if counts else None
+            fresh.append(one if before is None else before + one)
+        return fresh
+
+    def balance(self, counts: Sequence[Tensor | None]) -> None:
+        """Lets the routers see the load of the step, once."""
+        for index, count in enumerate(counts):
+            if count is not None:
+                self.model.layers[index].feed_forward.router.after_step(count)
+
+
+def model_of(part: ModelPart, seed: int) -> nn.Module:
+    """The model that is trained, in memory of its own."""
+    if part.dtype not in DTYPES:
+        raise RecipeError(f"model.dtype is {part.dtype!r}; expected one of {', '.join(DTYPES)}")
+    if part.weights == "stored":
+        model: Any = load(part.start, dtype=part.dtype, overrides=part.overrides)
+    elif part.weights == "random":
+        if Path(part.start).is_dir():
+            model = load(part.start, dtype=part.dtype, overrides=part.overrides, random=seed)
+        else:
+            from llama4_core.plugins.catalogue import catalogue as catalogue_of
+            from llama4_core.specs.find import spec_from_path, spec_named
+
+            spec = (
+                spec_from_path(part.start)
+                if Path(part.start).is_file()
+                else spec_named(part.start, catalogue_of())
+            )
+            model = assemble(spec, part.overrides, device="cpu", dtype=part.dtype)
+            initialise(model, seed)
+    else:
+        raise RecipeError(f"model.weights is {part.weights!r}; expected 'random' or 'stored'")
+    if part.tokenizer is not None:
+        model.tokenizer = load_tokenizer(Path(part.tokenizer), bos=model.spec.tokens.bos)
+    if model.tokenizer is None:
+        raise RecipeError(f"{part.start} has no tokenizer; say its folder in model.tokenizer")
+    if part.train:
+        train_only(model, part.train)
+    trained: nn.Module = model.train()
+    return trained
+
+
+def data_of(part: DataPart, model: Any, seed: int, known: Catalogue) -> Pipeline:
+    """The batches of a run."""
+    sources = [
+        (
+            one.label or one.name,
+            known.find("data_sources", one.name).component.build(**one.settings),
+        )
+        for one in part.sources
+    ]
+    modalities = model.modalities
+    return Pipeline(
+        Mixture(sources, [one.weight for one in part.sources], seed),
+        Encoder(model.tokenizer, modalities, part.length),
+        part.tokens,
+        modalities[0].placeholder if modalities else None,
+        part.on_error,
+    )
