@@ -279,11 +279,11 @@ class TestPixelValues:
     def test_placeholders_without_a_picture_are_refused(self, seeing):
         """Alone and in a batch: else a row would depend on the others of its batch."""
         for prompt in ([1, PATCH], [[1, PATCH], [Image([1])]]):
-            with pytest.raises(ModalityError, match="holds 1 placeholder .* for 0 features"):
+            with pytest.raises(ModalityError, match=r"holds 1 placeholder .* for 0 features"):
                 generate(seeing, prompt)
 
     def test_ids_with_placeholders_and_images(self, seeing):
-        with pytest.raises(ModalityError, match="holds 3 placeholder .* for 2 features"):
+        with pytest.raises(ModalityError, match=r"holds 3 placeholder .* for 2 features"):
             generate(seeing, [1, PATCH], images=[[1]])
 
 
