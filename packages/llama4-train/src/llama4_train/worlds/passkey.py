@@ -1,0 +1,153 @@
+"""The world ``passkey``: a few keys in a long text that says nothing about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama4_train.errors import DataError
+from llama4_train.worlds.forms import END, FORMS, WEIGHTINGS, Turn, build
+from llama4_train.worlds.lengths import Count, counted, counter, cut_to
+from llama4_train.worlds.library import lines
+from llama4_train.worlds.names import NOUNS, STYLES, values
+from llama4_train.worlds.sample import Rates, Sample
+from llama4_train.worlds.streams import Stream, check_name, check_number, check_stream, stream
+from llama4_train.worlds.targets import Exact
+
+TRIES = 64
+"""Corrections of the length: one is usual, for tokens that reach over the end of a line."""
+
+BEGINNINGS = 32
+"""Lines that may be cut to fill up the last tokens."""
+
+
+@dataclass(frozen=True)
+class Passkey:
+    """Keys on lines of their own at random depths of a filler, then the question for one of them.
+
+    The filler is a piece of the sources of Python's library, from files of the split.
+
+    Attributes:
+        seed, split: see :class:`~llama4_train.worlds.sample.World`.
+        form: "pack" or "chat".
+        length: tokens of the whole document in the form "pack": beginning-of-text token, text,
+            question, answer. Met exactly. A chat is longer by its headers.
+        tokenizer: folder of the tokenizer that counts.
+        count: a function that counts instead; without either, characters count.
+        keys: in a text, each of another name and value.
+        digits: of a key.
+        depth: where the key that is asked for stands, from 0 (first) to 1 (last, right before the
+            question); None for anywhere.
+        style: "sentence" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
+        weighting: see :data:`~llama4_train.worlds.forms.WEIGHTINGS`.
+
+    Raises:
+        DataError: a setting is wrong; when sampled: the length has no room for the keys, or this
+            counting meets it with no text.
+    """
+
+    seed: int = 0
+    split: str = "train"
+    form: str = "pack"
+    length: int = 256
+    tokenizer: str = ""
+    count: Count | None = None
+    keys: int = 4
+    digits: int = 4
+    depth: float | None = None
+    style: str = "sentence"
+    weighting: str = "token"
+
+    name: ClassVar[str] = "passkey"
+
+    def __post_init__(self) -> None:
+        check_stream(self.seed, self.split)
+        check_name("form of passkey", self.form, FORMS)
+        check_name("weighting of passkey", self.weighting, WEIGHTINGS)
+        check_name("style of passkey", self.style, tuple(STYLES))
+        check_number("length of passkey", self.length, 1, 1 << 26)
+        check_number("digits of passkey", self.digits, 1, 9)
+        check_number("keys of passkey", self.keys, 1, min(len(NOUNS), 10**self.digits))
+        if self.depth is not None and not 0 <= self.depth <= 1:
+            raise DataError(f"depth of passkey is {self.depth!r:.80}; expected 0 to 1, or None")
+
+    def sample(self, index: int) -> Sample:
+        """See :class:`~llama4_train.worlds.sample.World`."""
+        numbers = stream(self.name, self.seed, self.split, index)
+        count = counter(self.count, self.tokenizer)
+        names = numbers.some(NOUNS, self.keys)
+        keys = values(numbers, self.keys, self.digits)
+        said, asked = STYLES[self.style]
+        facts = [
+            said.format(name=name, value=key) + "\n" for name, key in zip(names, keys, strict=True)
+        ]
+        # Names and values are in random order already: the first is as good as any.
+        ask, answer = asked.format(name=names[0]), keys[0]
+        tokens = self.length - 1 - count(answer + END)
+        text = self._text(numbers, count, facts, ask + END, tokens)
+        rates = Rates(1 / self.keys, 10.0**-self.digits)
+        turn = Turn("passkey", text + ask, answer, Exact(answer), tuple(sorted(keys)), rates)
+        return build(self, [turn], self.form, self.weighting)
+
+    def _text(
+        self, numbers: Stream, count: Count, facts: Sequence[str], ask: str, tokens: int
+    ) -> str:
+        """Filler and facts that count ``tokens`` with the question behind them."""
+        needed = sum(counted(count, fact) for fact in facts) + count(ask)
+        corpus = lines(self.split)
+        place = numbers.below(len(corpus))
+        filler: list[str] = []
+        left = tokens - needed
+        while left > 0:
+            line = corpus[place % len(corpus)]
+            if (used := counted(count, line)) > left:
+                break
+            filler.append(line)
+            left -= used
+            place += 1
+        places = self._places(numbers, len(facts), len(filler))
+        tail = left
+        for _ in range(TRIES):
+            if tail < 0:
+                # The sum of the lines said too little: one line less, and its tokens to be cut.
+                if not filler:
+                    break
+                tail += counted(count, filler.pop())
+                places = [min(at, len(filler)) for at in places]
+                continue
+            start = self._start(count, corpus, place, tail)
+            body = list(filler)
+            for at, fact in sorted(zip(places, facts, strict=True), reverse=True):
+                body.insert(at, fact)
+            text = start + "".join(body)
+            wrong = tokens - count(text + ask)
+            if wrong == 0:
+                return text
+            tail += wrong
+        raise DataError(
+            f"no text of exactly {self.length} tokens holds {self.keys} keys and their question, "
+            f"which need about {needed}, with this counting; choose another length"
+        )
+
+    def _places(self, numbers: Stream, facts: int, filler: int) -> list[int]:
+        """Line before which each fact stands; the first is the one that is asked for."""
+        places = [numbers.between(0, filler) for _ in range(facts)]
+        if self.depth is not None:
+            places[0] = round(self.depth * filler)
+        return places
+
+    def _start(self, count: Count, corpus: Sequence[str], place: int, tokens: int) -> str:
+        """A line, or a few in one, that counts ``tokens``."""
+        if tokens == 0:
+            return ""
+        for shift in range(BEGINNINGS):
+            text = ""
+            at = place + shift
+            while counted(count, text + "\n") < tokens:
+                text += corpus[at % len(corpus)].strip() + " "
+                at += 1
+            found = cut_to(count, text, tokens)
+            if found is not None:
+                return found
+        return ""
