@@ -1,0 +1,1 @@
+"""Losses over a vocabulary that is too large to keep logits of."""
