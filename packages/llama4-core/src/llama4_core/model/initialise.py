@@ -9,9 +9,9 @@ from torch import nn
 def initialise(model: nn.Module, seed: int) -> None:
     """Fills every parameter in place, the same for the same seed whatever the order of modules.
 
-    Vectors that scale (weights of norms) become 1, other vectors 0, embeddings are normal with standard
-    deviation 1, matrices normal with standard deviation ``fan_in ** -0.5``, which keeps the size of
-    activations through the network; the fan-in of a stack ``[E, out, in]`` is its last axis.
+    Vectors that scale (weights of norms) become 1, other vectors 0, embeddings are normal with
+    standard deviation 1, matrices normal with standard deviation ``fan_in ** -0.5``, which keeps
+    the size of activations through the network; the fan-in of a stack ``[E, out, in]`` is its last axis.
     """
     with torch.no_grad():
         for index, (name, parameter) in enumerate(sorted(model.named_parameters())):
@@ -26,6 +26,6 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 
 def _scales(name: str) -> bool:
-    """Whether a vector multiplies: the weight of a norm, whichever its own name is (``norm_pre``)."""
+    """Whether a vector multiplies: the weight of a norm, ``norm_pre`` as well as ``pre_norm``."""
     module, _, leaf = name.rpartition(".")
     return leaf == "weight" and "norm" in module.rpartition(".")[2]

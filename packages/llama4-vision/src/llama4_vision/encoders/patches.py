@@ -33,7 +33,7 @@ def tiles_of(patches: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     Returns:
         ``[B, C, rows size, columns size]``.
     """
-    P, B, numbers = patches.shape
+    _, B, numbers = patches.shape
     rows, columns = grid
     C = numbers // size**2
     split = patches.reshape(rows, columns, B, C, size, size)

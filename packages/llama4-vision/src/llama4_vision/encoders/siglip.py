@@ -42,9 +42,7 @@ class SiglipEncoder(nn.Module):
         self.width = spec.width
         self.patch_size = spec.patch_size
         self.shape = (spec.channels, spec.image_size, spec.image_size)
-        self.patch_embedding = Projection(
-            spec.channels * spec.patch_size**2, spec.width, bias=True
-        )
+        self.patch_embedding = Projection(spec.channels * spec.patch_size**2, spec.width, bias=True)
         self.positional_embedding = nn.Parameter(torch.empty(side * side, spec.width))
         self.layers = nn.ModuleList(
             EncoderBlock(

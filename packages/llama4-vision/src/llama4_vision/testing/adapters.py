@@ -247,7 +247,7 @@ def bfloat16(subject: Subject, case: AdapterCase) -> None:
 
 @check(
     properties=(15,),
-    why="adapters are the first thing that is trained; a wrong gradient trains a worse one, without "
+    why="adapters are the first thing that is trained; a wrong gradient trains a worse one without "
     "any error",
     cases=cases(1, 2),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,7 +204,7 @@ def out_layers(subject: Subject, case: EncoderCase) -> None:
             )
             same(backward[-1 - index], forward[index], f"block {index}, asked for in another order")
             same(encoder(tiles, (index,)).hidden[0], forward[index], f"block {index} alone")
-    for one, two in zip(every, every[1:], strict=False):
+    for one, two in itertools.pairwise(every):
         holds(not torch.equal(forward[one], forward[two]), f"blocks {one} and {two} are equal")
 
 

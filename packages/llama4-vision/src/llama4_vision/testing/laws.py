@@ -14,7 +14,7 @@ from llama4_core.testing.compare import close, holds, same
 from llama4_core.testing.strategies import strided, walled
 
 STEP = {"float64": 1e-4, "float32": 3e-3}
-"""Of finite differences: the error is its square times a third derivative, plus rounding over it."""
+"""Of finite differences: the error is its square times a third derivative, and rounding over it."""
 
 SLOPE = {"float64": 1e-5, "float32": 1e-2}
 """How far a slope may be from the gradient, relative to the gradient's size, at these steps."""
