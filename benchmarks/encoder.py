@@ -5,9 +5,9 @@
 
 Random weights at full width (1,408 wide, 16 heads, MLP 5,632, tiles of 336 with patches of 14, so
 577 places; pixel shuffle and an adapter to 4,096), but ``--layers`` blocks instead of 34: all
-blocks are alike, and 34 of them take minutes. Both sides have equal weights and get the same tiles, ours
-and theirs in turn after a pass of each that is not timed; ratios are medians over neighbouring runs
-of ``time.thread_time``. The features of both are compared.
+blocks are alike, and 34 of them take minutes. Both sides have equal weights and get the same
+tiles, ours and theirs in turn after a pass of each that is not timed; ratios are medians over
+neighbouring runs of ``time.thread_time``. The features of both are compared.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def main() -> None:
             print(
                 f"{dtype:8} {arguments.tiles} tiles, {arguments.layers} blocks: ours "
                 f"{row['ours s']:6.2f} s, transformers {row['peer s']:6.2f} s: "
-                f"{row['ratio']:5.2f}x ({row['lowest']:.2f} to {row['highest']:.2f}; target {row['target']})",
+                f"{row['ratio']:5.2f}x ({row['lowest']:.2f} to {row['highest']:.2f}; "
+                f"target {row['target']})",
                 flush=True,
             )
     write(arguments.json, vars(arguments), roof, rows)

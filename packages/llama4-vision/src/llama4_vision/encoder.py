@@ -19,9 +19,8 @@ from llama4_core.plugins.choose import Assembler
 from llama4_core.plugins.overrides import Overrides
 from llama4_core.plugins.report import AssemblyReport
 from llama4_core.protocols.encoders import Encoded
-from llama4_core.protocols.parts import Parts
-from llama4_core.protocols.problems import EncoderProblem
 from llama4_core.specs.model import VisionSpec
+from llama4_vision.encoders.choose import encoder_and_adapter
 
 
 class VisionEncoder(nn.Module):
@@ -169,32 +168,6 @@ class VisionEncoder(nn.Module):
             tiles = tiles.to(self.dtype)
         features, hidden = self.encoder(tiles, out_layers)
         return Encoded(self.adapter(features), hidden)
-
-
-def encoder_and_adapter(spec: VisionSpec, parts: Parts) -> tuple[Any, Any]:
-    """Builds the parts in the slots ``encoder`` and ``adapter`` below ``parts``."""
-    problem = EncoderProblem(
-        "vision",
-        spec.channels,
-        spec.image_size,
-        spec.image_size,
-        spec.patch_size,
-        parts.dtype,
-        parts.device,
-    )
-    encoder = parts.build(
-        "encoders", "encoder", spec.encoder, spec, parts.child("encoder"), problem=problem
-    )
-    adapter = parts.build(
-        "adapters",
-        "adapter",
-        spec.adapter,
-        spec,
-        encoder.grid,
-        encoder.width,
-        parts.child("adapter"),
-    )
-    return encoder, adapter
 
 
 def _stored_dtype(stored: Mapping[str, Tensor]) -> str:

@@ -12,8 +12,8 @@ from llama4_core.errors import ModalityError, SpecError
 from llama4_core.model.projection import Projection
 from llama4_core.protocols.modalities import Reading
 from llama4_core.protocols.parts import Parts
-from llama4_core.protocols.problems import EncoderProblem
 from llama4_core.specs.model import ModelSpec
+from llama4_vision.encoders.choose import encoder_and_adapter
 from llama4_vision.images.limits import Limits
 
 if TYPE_CHECKING:
@@ -57,31 +57,7 @@ class VisionModality(nn.Module):
         self.frame_tiles = FRAME_TILES
         self.placeholder = spec.tokens.image
         self._spec = vision
-        self.encoder = parts.build(
-            "encoders",
-            "encoder",
-            vision.encoder,
-            vision,
-            parts.child("encoder"),
-            problem=EncoderProblem(
-                "vision",
-                vision.channels,
-                vision.image_size,
-                vision.image_size,
-                vision.patch_size,
-                parts.dtype,
-                parts.device,
-            ),
-        )
-        self.adapter = parts.build(
-            "adapters",
-            "adapter",
-            vision.adapter,
-            vision,
-            self.encoder.grid,
-            self.encoder.width,
-            parts.child("adapter"),
-        )
+        self.encoder, self.adapter = encoder_and_adapter(vision, parts)
         self.projector = Projection(self.adapter.width, spec.width)
 
     @property

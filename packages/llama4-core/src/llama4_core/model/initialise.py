@@ -11,7 +11,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     Vectors that scale (weights of norms) become 1, other vectors 0, embeddings are normal with
     standard deviation 1, matrices normal with standard deviation ``fan_in ** -0.5``, which keeps
-    the size of activations through the network; the fan-in of a stack ``[E, out, in]`` is its last axis.
+    the size of activations through the network; the fan-in of a stack ``[E, out, in]`` is its last
+    axis.
     """
     with torch.no_grad():
         for index, (name, parameter) in enumerate(sorted(model.named_parameters())):
