@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama4_core.cli import main
+from llama4_core.plugins import Catalogue
 
 TINY = str(Path(__file__).parent / "data" / "tiny-hf")
 
@@ -18,6 +19,8 @@ def test_the_tour_runs_through(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "irope-chunked" in out
     assert "108.642B" in out
+    assert "3 x 5 (rows x columns)" in out
+    assert "a light tile in place of a dark one: logits before it are the same" in out
     rows = [
         line.split(maxsplit=1)
         for line in out.splitlines()
@@ -25,6 +28,20 @@ def test_the_tour_runs_through(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert [name for name, _ in rows] == ["eager", "sdpa"]
     assert rows[0][1] == rows[1][1]
+
+
+def test_the_tour_names_the_package_that_reads_pictures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for somebody who has not installed it."""
+    every = Catalogue.components
+    monkeypatch.setattr(
+        Catalogue,
+        "components",
+        lambda self, socket: [x for x in every(self, socket) if x.distribution != "llama4-vision"],
+    )
+    assert main(["demo"]) == 0
+    assert "pip install llama4-vision" in capsys.readouterr().out
 
 
 def test_bench_counts_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

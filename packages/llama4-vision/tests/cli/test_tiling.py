@@ -130,7 +130,8 @@ def test_the_figure_shows_the_picture_and_every_tile(picture):
     assert [label.get_text() for label in canvas.texts] == ["0", "1", "2", "3"]
     assert [label.get_text() for label in tokens.texts] == [f"{tile}: 144" for tile in range(5)]
     # The padding at the right and at the bottom together, not overlapping.
-    padding = sum(patch.get_width() * patch.get_height() for patch in canvas.patches)
+    boxes = [patch.get_path().get_extents() for patch in canvas.patches]
+    padding = sum(box.width * box.height for box in boxes)
     assert padding == 672 * 672 - 640 * 480
 
 

@@ -125,10 +125,15 @@ def text(plan: TilePlan, tokens_per_tile: int) -> str:
     rest = "one more tile, the whole picture squashed" if plan.has_global else "none"
     patches = plan.tiles * tokens_per_tile
     counts = f"{plan.tiles} x {tokens_per_tile} = {patches:,} of tiles"
-    names = (("x", "tile_x_separator"), ("y", "tile_y_separator"), ("start", "image_start"))
-    names = (*names, ("image", "image"), ("end", "image_end"))
+    names = {
+        "x": "tile_x_separator",
+        "y": "tile_y_separator",
+        "start": "image_start",
+        "image": "image",
+        "end": "image_end",
+    }
     used = {name for row in found["layout"] for name, _ in row}
-    legend = [f"{short} <|{name}|>" for short, name in names if f"<|{name}|>" in used]
+    legend = [f"{short} <|{name}|>" for short, name in names.items() if f"<|{name}|>" in used]
     return "\n".join(
         (
             f"picture  {plan.width} x {plan.height} pixels",

@@ -36,27 +36,29 @@ def draw(
     """
     longest = max(plan.rows, plan.columns)
     edge = min(3.2, 6.4 / longest + 0.15)  # of a tile, in inches
-    canvas_width, canvas_height = plan.columns * edge, plan.rows * edge
+    # At least as wide as what stands above it.
+    canvas_width, canvas_height = max(plan.columns * edge, 3.0), plan.rows * edge
     side = 2.2  # of the global tile, its title above it
     token_height = 0.8 + 0.32 * len(rows)
     above_height = max(canvas_height, side * plan.has_global) + 0.6
     width = max(canvas_width + 0.6 + (side + 0.4) * plan.has_global, 7.0)
     figure = blank_figure(width, above_height + token_height)
-    grid = figure.add_gridspec(2, 1, height_ratios=[above_height, token_height])
-    # The last is what a narrow canvas leaves free.
+    # Room for titles of two lines: axes of a fixed shape are moved after it was measured.
+    figure.get_layout_engine().set(h_pad=0.15)
+    # The last column is what a narrow canvas leaves free.
     ratios = [canvas_width, side * plan.has_global + 0.01, max(width - canvas_width - side, 0.01)]
-    above = grid[0].subgridspec(1, 3, width_ratios=ratios)
-    _canvas(figure.add_subplot(above[0]), plan, image)
+    grid = figure.add_gridspec(
+        2, 3, height_ratios=[above_height, token_height], width_ratios=ratios
+    )
+    _canvas(figure.add_subplot(grid[0, 0]), plan, image)
     if plan.has_global:
-        _whole(figure.add_subplot(above[1]), plan, image)
-    _tokens(figure.add_subplot(grid[1]), plan, rows)
+        _whole(figure.add_subplot(grid[0, 1]), plan, image)
+    _tokens(figure.add_subplot(grid[1, :]), plan, rows)
     return figure
 
 
 def _canvas(axes: Any, plan: TilePlan, image: Image.Image | None) -> None:
     """The resized picture on the canvas, with the lines along which it is cut."""
-    from matplotlib.patches import Rectangle
-
     width, height = plan.columns * plan.tile, plan.rows * plan.tile
     _show(axes, image, plan.resized_width, plan.resized_height)
     for corner, size in (
@@ -64,9 +66,7 @@ def _canvas(axes: Any, plan: TilePlan, image: Image.Image | None) -> None:
         ((0, plan.resized_height), (plan.resized_width, height - plan.resized_height)),
     ):
         if min(size) > 0:
-            axes.add_patch(
-                Rectangle(corner, *size, facecolor="white", edgecolor="#9aa4ae", hatch="///", lw=0)
-            )
+            _fill(axes, corner, size, facecolor="white", edgecolor="#9aa4ae", hatch="///")
     for place in range(plan.columns + 1):
         axes.plot([place * plan.tile] * 2, [0, height], color=COLOURS[5], linewidth=1.4)
     for place in range(plan.rows + 1):
@@ -84,7 +84,7 @@ def _canvas(axes: Any, plan: TilePlan, image: Image.Image | None) -> None:
         )
     axes.set_xlim(-0.01 * width, 1.01 * width)
     axes.set_ylim(1.01 * height, -0.01 * height)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="NW")
     axes.set_title(
         f"{plan.width} x {plan.height}, resized to {plan.resized_width} x {plan.resized_height}\n"
         f"{plan.rows} x {plan.columns} tiles of {plan.tile}; padding hatched",
@@ -101,7 +101,7 @@ def _whole(axes: Any, plan: TilePlan, image: Image.Image | None) -> None:
     _show(axes, image, plan.tile, plan.tile)
     axes.set_xlim(0, plan.tile)
     axes.set_ylim(plan.tile, 0)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="NW")
     axes.set_title(f"tile {plan.tiles - 1}: the whole,\nsquashed", fontsize=10, loc="left")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -111,48 +111,47 @@ def _whole(axes: Any, plan: TilePlan, image: Image.Image | None) -> None:
 
 def _show(axes: Any, image: Image.Image | None, width: int, height: int) -> None:
     """The picture from the origin to ``width, height``."""
-    from matplotlib.patches import Rectangle
-
     if image is None:
-        axes.add_patch(Rectangle((0, 0), width, height, facecolor="#dbe4ec", lw=0))
+        _fill(axes, (0, 0), (width, height), facecolor="#dbe4ec")
         return
-    import numpy
-
     scale = min(1.0, _SHOWN / max(width, height))
     small = image.resize((max(round(width * scale), 1), max(round(height * scale), 1)))
-    axes.imshow(numpy.asarray(small), extent=(0, width, height, 0), interpolation="nearest")
+    axes.imshow(small, extent=(0, width, height, 0), interpolation="nearest")
 
 
 def _tokens(axes: Any, plan: TilePlan, rows: Sequence[Sequence[tuple[str, int]]]) -> None:
     """A line for each row of tokens; the width of a tile is shortened, that of borders is not."""
-    from matplotlib.patches import Patch, Rectangle
-
     tile, border = 10.0, 1.5
-    widest, seen, index = 0.0, {}, 0
+    widest, index = 0.0, 0
+    seen: set[str] = set()
     for line, row in enumerate(rows):
         # Tiles of one column stand below each other: the first is behind what begins it all.
         x = 0.0 if row[0][0] in _TOKENS else border
         for name, count in row:
-            if name in _TOKENS:
-                colour, label = _TOKENS[name]
-                axes.add_patch(Rectangle((x, line + 0.1), border, 0.8, facecolor=colour, lw=0))
-                seen[label] = colour
-                x += border
-            else:
-                axes.add_patch(Rectangle((x, line + 0.1), tile, 0.8, facecolor="#cfe3f1", lw=0))
+            colour, label = _TOKENS.get(name, ("#cfe3f1", "patches of a tile"))
+            width = border if name in _TOKENS else tile
+            # Each once in the legend: labels that begin with _ are left out of it.
+            shown = f"_{label}" if label in seen else label
+            _fill(axes, (x, line + 0.1), (width, 0.8), facecolor=colour, label=shown)
+            seen.add(label)
+            if name not in _TOKENS:
                 words = f"{index}: {count}" if plan.columns <= 8 else str(index)
                 axes.text(x + tile / 2, line + 0.5, words, ha="center", va="center", fontsize=8)
                 index += 1
-                x += tile
+            x += width
         widest = max(widest, x)
     total = sum(count for row in rows for _, count in row)
     axes.set_title(f"{total:,} tokens, in this order", fontsize=10, loc="left")
-    handles = [Patch(color="#cfe3f1", label="patches of a tile")]
-    handles += [Patch(color=colour, label=label) for label, colour in seen.items()]
     axes.legend(
-        handles=handles, frameon=False, fontsize=8, ncols=6, loc="upper left",
-        bbox_to_anchor=(0, 0), borderaxespad=0.3, handlelength=1.0, columnspacing=1.2,
+        frameon=False, fontsize=8, ncols=6, loc="upper left", bbox_to_anchor=(0, 0),
+        borderaxespad=0.3, handlelength=1.0, columnspacing=1.2,
     )  # fmt: skip
     axes.set_xlim(0, max(widest, 40))
     axes.set_ylim(len(rows), 0)
     axes.axis("off")
+
+
+def _fill(axes: Any, corner: tuple[float, float], size: tuple[float, float], **looks: Any) -> None:
+    """A rectangle without a line around it."""
+    (x, y), (width, height) = corner, size
+    axes.fill([x, x + width, x + width, x], [y, y, y + height, y + height], lw=0, **looks)
