@@ -79,5 +79,7 @@ def test_a_tokenizer_without_the_tokens():
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "2", None])
 def test_wrong_counts(wrong):
-    with pytest.raises(ModalityError, match="^tokens_per_tile is .*expected a whole number from 1"):
+    with pytest.raises(
+        ModalityError, match=r"^tokens_per_tile is .*expected a whole number from 1"
+    ):
         layout(plan_of(1, 1), wrong)

@@ -83,12 +83,16 @@ def test_the_picture_keeps_its_shape_and_lies_on_the_canvas(width, height):
     # One side is filled; the other is the exact size, rounded down in floating point: that may be
     # one less where the exact size is a whole number.
     if wide * height < high * width:
-        filled, other, exact, whole = plan.resized_width == wide, plan.resized_height, *divmod(
-            height * wide, width
+        filled, other, exact, whole = (
+            plan.resized_width == wide,
+            plan.resized_height,
+            *divmod(height * wide, width),
         )
     else:
-        filled, other, exact, whole = plan.resized_height == high, plan.resized_width, *divmod(
-            width * high, height
+        filled, other, exact, whole = (
+            plan.resized_height == high,
+            plan.resized_width,
+            *divmod(width * high, height),
         )
     assert filled
     assert other == max(1, exact) or (not whole and other == max(1, exact - 1))
@@ -112,11 +116,12 @@ def test_what_fits_one_tile_is_one_tile(width, height):
 
 @pytest.fixture(scope="module")
 def published():
-    """The functions of the rule out of the installed transformers, whose module needs torchvision."""
+    """The rule out of the installed transformers, whose module itself needs torchvision."""
     folder = Path(importlib.util.find_spec("transformers").origin).parent
     path = folder / "models" / "llama4" / "image_processing_llama4.py"
     names = {
-        "get_factors", "get_max_res_without_distortion", "find_supported_resolutions", "get_best_fit",
+        "get_factors", "get_max_res_without_distortion", "find_supported_resolutions",
+        "get_best_fit",
     }  # fmt: skip
     tree = ast.parse(path.read_text())
     tree.body = [

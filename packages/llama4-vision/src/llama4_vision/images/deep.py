@@ -41,14 +41,15 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     inverted = tags.get(262) == 0 and image.mode.startswith("I;16")
     result = Image.new("L", image.size)
     for top, values in _strips(image):
-        scaled = (values - low).mul_(255 / (high - low)).add_(0.5).floor_().clamp_(0, 255)
+        scaled = (values - low).mul_(255).div_(high - low).add_(0.5).floor_().clamp_(0, 255)
         scaled = scaled.nan_to_num_(0)
         if inverted:
             scaled = 255 - scaled
         if isinstance(clear, int):
             scaled[values == clear] = 255
         rows = len(values) // image.width
-        strip = bytes(scaled.to(torch.uint8).numpy())
+        strip = bytearray(len(values))
+        torch.frombuffer(strip, dtype=torch.uint8).copy_(scaled)
         result.paste(Image.frombytes("L", (image.width, rows), strip), (0, top))
     return result
 

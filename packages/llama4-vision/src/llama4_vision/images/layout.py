@@ -6,8 +6,8 @@
     a grid      image_start  { patch*T (tile_x_separator patch*T)*  tile_y_separator }*rows
                              image patch*T  image_end
 
-Every row of a grid ends with ``tile_y_separator``, the last one too; the tile after ``image`` is the
-global one. So 1920 x 1080 pixels, 3 rows of 5 tiles with T = 144, are 2,322 tokens.
+Every row of a grid ends with ``tile_y_separator``, the last one too; the tile after ``image`` is
+the global one. So 1920 x 1080 pixels, 3 rows of 5 tiles with T = 144, are 2,322 tokens.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from llama4_core.errors import ModalityError
 
 SIDE = 65_535
-"""Longest side of a picture, in pixels: as in JPEG and GIF. Resizing first makes all rows as wide as
-a tile, so the longest side bounds what that takes (66 MB), and the 16-bit weights of the filter stay
-far finer than one level of colour."""
+"""Longest side of a picture, in pixels: as in JPEG and GIF. Resizing first makes all rows as wide
+as a tile, so the longest side bounds what that takes (66 MB); and the 16-bit weights of the filter
+stay far finer than one level of colour."""
 
 SCANS = 500
 """Most scans of a JPEG file. A progressive file has about ten; each scan goes over all pixels, so a

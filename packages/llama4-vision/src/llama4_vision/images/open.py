@@ -74,7 +74,8 @@ def open_image(source: Any, limits: Limits | None = None) -> Image.Image:
         A decoded picture of mode RGB. A Pillow image that is upright RGB comes back itself.
 
     Raises:
-        ModalityError: the source cannot be read, is of no known format, is too large, or is damaged.
+        ModalityError: the source cannot be read, is of no known format, is too large, or is
+            damaged.
     """
     limits = limits or Limits()
     if isinstance(source, Image.Image):

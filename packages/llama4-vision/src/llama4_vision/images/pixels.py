@@ -1,10 +1,10 @@
 """From a picture to tiles: resizing in 8 bits, padding, cutting, scaling to [-1, 1].
 
-Resizing is bilinear with antialiasing (each new pixel is an average under a triangle that is as wide
-as the reduction) on 8-bit values, across first and then down, by torch's kernel: measured, it takes
-a quarter of the time of Pillow's and a third of the memory of float32. A pixel differs from the same
-in float32, rounded, by one level at most: rounding after each direction is off by at most a half,
-and rounding the exact value by a half again.
+Resizing is bilinear with antialiasing (each new pixel is an average under a triangle that is as
+wide as the reduction) on 8-bit values, across first and then down, by torch's kernel: measured with
+AVX2, it takes a fifth of the time of Pillow's, and a quarter of the memory of float32. A pixel
+differs from the same in float32, rounded, by one level at most: rounding after each direction is
+off by at most a half, and rounding the exact value by a half again.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def cut(plan: TilePlan, resized: Tensor, squashed: Tensor | None) -> Tensor:
     tiles = torch.empty(plan.tiles, 3, size, size, dtype=torch.float32, device="cpu")
     for index in range(plan.rows * plan.columns):
         row, column = divmod(index, plan.columns)
-        piece = resized[
-            :, row * size : (row + 1) * size, column * size : (column + 1) * size
-        ]
+        piece = resized[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
         _scale(piece, tiles[index])
     if squashed is not None:
         _scale(squashed, tiles[-1])
@@ -90,6 +88,15 @@ def _scale(piece: Tensor, tile: Tensor) -> None:
 
 def _resize(pixels: Tensor, height: int, width: int) -> Tensor:
     """``[1, 3, h, w]`` to ``[1, 3, height, width]`` uint8."""
+    if pixels.shape[3] == 1 == width:
+        # One column is resized as one row: of a column that lies channels last, torch's kernels
+        # repeat the first pixel.
+        row = pixels.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+        return _interpolate(row, 1, height).transpose(2, 3)
+    return _interpolate(pixels, height, width)
+
+
+def _interpolate(pixels: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
 
 

@@ -44,8 +44,8 @@ def read_bytes(source: Any, limits: Limits) -> bytes:
         return _from_data_url(source, limits)
     if isinstance(source, str) and _URL.match(source):
         raise ModalityError(
-            f"the picture {_shown(source)} is a URL, and nothing here reaches the network; download "
-            "it first and give the file's path"
+            f"the picture {_shown(source)} is a URL, and nothing here reaches the network; "
+            "download it first and give the file's path"
         )
     if isinstance(source, str | os.PathLike):
         return _from_path(source, limits)
@@ -76,13 +76,13 @@ def _from_path(source: str | os.PathLike[Any], limits: Limits) -> bytes:
         with Path(name).open("rb") as file:
             return _from_file(file, limits)
     except FileNotFoundError as missing:
-        raise ModalityError(
-            f"there is no picture {_shown(name)}; expected {SOURCES}"
-        ) from missing
+        raise ModalityError(f"there is no picture {_shown(name)}; expected {SOURCES}") from missing
     except (OSError, ValueError) as problem:
         if isinstance(problem, ModalityError):
             raise
-        raise ModalityError(f"the picture {_shown(name)} cannot be read: {problem}") from problem
+        # The text of an OSError would repeat the name.
+        reason = getattr(problem, "strerror", None) or problem
+        raise ModalityError(f"the picture {_shown(name)} cannot be read: {reason}") from problem
 
 
 def _from_file(file: IO[bytes], limits: Limits) -> bytes:

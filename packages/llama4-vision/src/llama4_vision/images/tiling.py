@@ -1,7 +1,7 @@
 """How a picture is cut into tiles: the published rule. No torch here.
 
-A *canvas* is a grid of ``rows x columns`` tiles with at most ``max_tiles`` of them; there are 50 for
-16. A picture of ``w x h`` pixels is put on the canvas of ``W x H`` pixels by the scale
+A *canvas* is a grid of ``rows x columns`` tiles with at most ``max_tiles`` of them; there are 50
+for 16. A picture of ``w x h`` pixels is put on the canvas of ``W x H`` pixels by the scale
 ``s = min(W / w, H / h)``. Of all canvases
 
 - the one with the smallest ``s >= 1`` is taken, so that nothing is lost and little is padded,
@@ -9,9 +9,10 @@ A *canvas* is a grid of ``rows x columns`` tiles with at most ``max_tiles`` of t
 - and among equal scales the smallest. That leaves one: if two canvases of equal area had the same
   scale, then the canvas of the smaller height and the smaller width would have it too, with less.
 
-The picture is resized, keeping its shape, to fill ``min(max(side, tile), canvas)`` in one direction:
-it grows to the size of one tile at most. The rest of the canvas, right and below, is padding.
-A grid of more than one tile is followed by a global tile, the whole picture squashed into one.
+The picture is resized, keeping its shape, to fill ``min(max(side, tile), canvas)`` in one
+direction: it grows to the size of one tile at most. The rest of the canvas, right and below, is
+padding. A grid of more than one tile is followed by a global tile: the whole picture, squashed
+into one.
 
 Arithmetic: both published implementations compute in floating point, and so does this one, in
 float64. For the choice of the canvas that makes no difference: equal fractions divide to equal
@@ -74,7 +75,8 @@ def tile_plan(width: int, height: int, tile: int = 336, max_tiles: int = 16) -> 
     """Chooses the grid for a picture by the published rule (see the top of this module).
 
     Args:
-        width, height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
         tile: edge of a tile, in pixels; 336 in the published models.
         max_tiles: largest grid, without the global tile; 16 in the published models.
 
