@@ -64,6 +64,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("expert_backends", "expert_backend", "llama4-moe", "ExpertProblem"),
         Socket("encoders", "encoder", "llama4-vision", "EncoderProblem"),
         Socket("adapters", "adapter", "llama4-vision"),
+        Socket("objectives", "objective", "llama4-train"),
     )
 }
 
@@ -200,4 +201,12 @@ class Hooks:
 
         Target: an ``nn.Module`` built as ``target(spec: VisionSpec, grid, width, parts)``;
         llama4_core.protocols.encoders.Adapter.
+        """
+
+    @hookspec
+    def llama4_objectives(self) -> Iterable[Component]:
+        """What training minimises.
+
+        Target: built as ``target(**settings)`` with the settings of a recipe, all of which have
+        defaults; llama4_train.protocols.Objective.
         """

@@ -1,0 +1,1 @@
+"""Checks of the parts of a training run, for anybody's."""
