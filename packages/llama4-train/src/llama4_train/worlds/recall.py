@@ -18,12 +18,15 @@ from llama4_train.worlds.targets import Exact
 PLACE = 8
 """Tokens of a text for each name that it may use, beyond the short names: never more than said."""
 
+LINES = 3
+"""One line of so many says something new."""
+
 
 @dataclass(frozen=True)
 class Recall:
-    """New names with their values, and questions for those said before, mixed half and half.
+    """New names with their values, and twice as many questions for those said before.
 
-    Nearly every line is a question or will be asked for: what a model needs to find keys in a long
+    Nearly every line is a question or is asked for later: what a model needs to find keys in a long
     text is learnt here in a short one. The last line is a question, the one that is evaluated.
 
     Attributes:
@@ -71,7 +74,7 @@ class Recall:
         known = 0
         while True:
             # The second line is always a question: however short the text, there is one.
-            new = known == 0 or (len(pieces) > 1 and known < most and numbers.flip())
+            new = known == 0 or (len(pieces) > 1 and known < most and numbers.below(LINES) == 0)
             at = numbers.below(known) if known else 0
             line = [said(ask.format(name=names[at])), learnt(keys[at], self.weighting)]
             if new:

@@ -39,9 +39,10 @@ class Scenes:
         form: "pack" or "chat" for questions, "caption" for the picture and its caption, all of
             which carries loss.
         objects: fewest and most in a picture; 9 is the limit, one for each cell.
-        questions: asked about a picture; fewer where there are not that many different ones.
-        kinds: of questions, in turn from a random one on; with the form "caption" one of "caption"
-            (boxes) and "description" (words).
+        questions: asked about a picture, each of another kind; fewer where not that many kinds can
+            be asked (a colour, where two things share each shape).
+        kinds: of questions, as likely one as another; with the form "caption" "caption" (boxes) and
+            "description" (words).
         width, height: of the picture in pixels; two tiles of 64 are 128 x 64.
         sizes: smallest and largest side of a shape in pixels.
         margin: least distance of a shape's middle from the borders between the nine positions, in
@@ -86,7 +87,7 @@ class Scenes:
         check_name("weighting of scenes", self.weighting, WEIGHTINGS)
         check_name("pairs of scenes", self.pairs, PAIRS)
         self._set("objects", check_range("objects of scenes", self.objects, 1, len(CELLS)))
-        check_number("questions of scenes", self.questions, 1, 64)
+        check_number("questions of scenes", self.questions, 1, len(ASK))
         check_number("wordings of scenes", self.wordings, 1, 2)
         self._check_kinds()
         self._check_sizes()
@@ -156,16 +157,15 @@ class Scenes:
         )
 
     def _ask(self, asking: Asking, numbers: Stream) -> list[Turn]:
-        """Up to ``questions`` different questions; kinds come in turn, in random order."""
+        """Up to ``questions`` questions, each of another kind, in random order.
+
+        Two of one kind would have to differ, which a "yes" can do less often than a "no".
+        """
         wanted = 1 if self.form == "caption" else self.questions
-        order = numbers.some(self.kinds, len(self.kinds))
         found: list[Turn] = []
-        asked: set[str] = set()
-        # Twice round: a kind that cannot be asked, or asked the same again, leaves its place.
-        for at in range(max(2 * len(order), 2 * wanted)):
-            turn = ASK[order[at % len(order)]](asking)
-            if turn is not None and turn.ask not in asked:
-                asked.add(turn.ask)
+        for kind in numbers.some(self.kinds, len(self.kinds)):
+            turn = ASK[kind](asking)
+            if turn is not None:
                 found.append(turn)
                 if len(found) == wanted:
                     break

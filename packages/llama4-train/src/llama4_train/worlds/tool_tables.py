@@ -9,8 +9,8 @@ from typing import Any
 from llama4_train.worlds.streams import Stream
 
 CITIES = (
-    "Paris", "Rome", "Cairo", "Delhi", "Lima", "Oslo", "Tokyo", "Madrid", "Berlin", "Manila", "Accra",
-    "Hanoi", "Bangkok", "Jakarta", "Lisbon", "London",
+    "Paris", "Rome", "Cairo", "Delhi", "Lima", "Oslo", "Tokyo", "Madrid", "Berlin", "Manila",
+    "Accra", "Hanoi", "Bangkok", "Jakarta", "Lisbon", "London",
 )  # fmt: skip
 PEOPLE = ("Anna", "Ben", "Carla", "David", "Elena", "Farid", "Grace", "Hugo")
 ROOMS = ("kitchen", "bedroom", "bathroom", "office", "hall", "garage")

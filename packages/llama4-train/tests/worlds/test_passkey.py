@@ -1,0 +1,190 @@
+"""Passkeys and recall: exact lengths, and keys that stand where they should."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama4_train.errors import DataError
+from llama4_train.worlds import world
+from llama4_train.worlds.library import lines
+from llama4_train.worlds.passkey import Passkey
+from llama4_train.worlds.recall import Recall
+
+FACT = re.compile(r"^The key of the (\w+) is (\d+)\.$", re.MULTILINE)
+QUESTION = re.compile(r"^What is the key of the (\w+)\?$", re.MULTILINE)
+
+
+def greedy(text):
+    """Words with the space before them, single digits, signs, and runs of white space, as ids do.
+
+    Not additive: white space at the end of one piece and at the start of the next is one token.
+    """
+    return len(re.findall(r" ?[A-Za-z]{1,5}|\d|\s*\n\s*|\s+|.", text))
+
+
+def byte_pairs(text):
+    """Two bytes a token."""
+    return (len(text.encode()) + 1) // 2
+
+
+COUNTS = {"characters": None, "greedy": greedy, "pairs": byte_pairs}
+
+
+def tokens(sample, count):
+    return 1 + sum((count or len)(piece.part.text) for piece in sample.record.pieces)
+
+
+@given(
+    index=st.integers(0, 10**9),
+    length=st.integers(330, 3000),
+    name=st.sampled_from(list(COUNTS)),
+    split=st.sampled_from(["train", "held-out"]),
+    keys=st.integers(1, 6),
+)
+def test_a_text_has_exactly_the_length_that_was_asked_for(index, length, name, split, keys):
+    count = COUNTS[name]
+    sample = Passkey(length=length, count=count, split=split, keys=keys).sample(index)
+    assert tokens(sample, count) == length
+    text = sample.prompt[0].text
+    facts = dict(FACT.findall(text))
+    (asked,) = QUESTION.findall(text)
+    assert len(facts) == len(FACT.findall(text)) == len(set(facts.values())) == keys
+    assert sample.answer == facts[asked]
+    assert text.endswith(f"What is the key of the {asked}?\n")
+    assert sorted(facts.values()) == list(sample.question.choices)
+    assert sample.accept(facts[asked])
+    assert [sample.accept(other) for other in facts.values()].count(True) == 1
+
+
+def test_length_holds_from_one_to_64_times():
+    for factor in (1, 4, 16, 64):
+        sample = Passkey(length=256 * factor, count=greedy).sample(factor)
+        assert tokens(sample, greedy) == 256 * factor
+
+
+def test_a_tokenizer_counts(request):
+    folder = str(request.config.rootpath / "tests" / "data" / "tiny-hf")
+    from llama4_core.tokenizers.load import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    for index in range(5):
+        sample = Passkey(length=512, tokenizer=folder).sample(index)
+        parts = [tokenizer.encode(piece.part.text, bos=False) for piece in sample.record.pieces]
+        assert 1 + sum(map(len, parts)) == 512
+
+
+def test_the_filler_is_of_the_library_and_of_its_split_alone():
+    known = {split: set(lines(split)) for split in ("train", "held-out")}
+    for split in known:
+        text = Passkey(length=4000, split=split).sample(0).prompt[0].text
+        said = text.splitlines(keepends=True)[1:-1]  # the first line may be cut
+        filler = [line for line in said if not FACT.match(line)]
+        assert len(filler) > 50
+        assert set(filler) <= known[split]
+    assert len(set(known["train"])) > 5 * len(set(known["held-out"]))
+
+
+def test_depth_is_where_the_key_stands():
+    for depth in (0.0, 0.5, 1.0):
+        for index in range(10):
+            sample = Passkey(length=6000, depth=depth).sample(index)
+            text = sample.prompt[0].text
+            place = text.index(f" is {sample.answer}.") / len(text)
+            # Lines are of different lengths: the place among them is not that among characters.
+            assert abs(place - depth) < 0.15
+
+
+def test_keys_without_a_depth_stand_anywhere():
+    places = []
+    for index in range(200):
+        sample = Passkey(length=3000, keys=1).sample(index)
+        text = sample.prompt[0].text
+        places.append(text.index(f" is {sample.answer}.") / len(text))
+    assert min(places) < 0.05
+    assert max(places) > 0.9
+    # Five standard deviations of the mean of 200 even draws from 0 to 1.
+    assert abs(sum(places) / 200 - 0.5) < 5 * (1 / 12 / 200) ** 0.5
+
+
+@pytest.mark.parametrize("length", [1, 60, 150])
+def test_a_length_without_room_is_named(length):
+    with pytest.raises(DataError, match=f"exactly {length} tokens"):
+        Passkey(length=length).sample(0)
+
+
+def test_a_counting_that_cannot_be_met_is_named():
+    with pytest.raises(DataError, match="with this counting; choose another length"):
+        Passkey(length=500, count=lambda text: 2 * len(text)).sample(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"depth": 2}, "depth of passkey"),
+        ({"keys": 0}, "keys of passkey"),
+        ({"keys": 11, "digits": 1}, "from 1 to 10"),
+        ({"style": "long"}, "style of passkey"),
+        ({"length": 0}, "length of passkey"),
+    ],
+)
+def test_wrong_settings_are_named(settings, words):
+    with pytest.raises(DataError, match=words):
+        world("passkey", **settings)
+
+
+def test_two_ways_to_count_are_refused(tmp_path):
+    with pytest.raises(DataError, match="both count and tokenizer"):
+        Passkey(count=len, tokenizer="somewhere").sample(0)
+    with pytest.raises(DataError, match="holds no tokenizer"):
+        Passkey(tokenizer=str(tmp_path)).sample(0)
+
+
+@given(
+    index=st.integers(0, 10**9),
+    length=st.integers(40, 1500),
+    name=st.sampled_from(list(COUNTS)),
+    style=st.sampled_from(["terse", "sentence"]),
+    digits=st.integers(1, 5),
+)
+def test_recall_asks_for_what_was_said_before_and_stays_within_its_length(
+    index, length, name, style, digits
+):
+    length += 60 if style == "sentence" else 0
+    recall = Recall(length=length, count=COUNTS[name], style=style, digits=digits)
+    sample = recall.sample(index)
+    assert tokens(sample, COUNTS[name]) <= length
+    told = {}
+    pieces = list(sample.record.pieces)
+    while pieces:
+        text = pieces.pop(0)
+        assert text.weight == 0
+        if match := re.fullmatch(
+            r"([\w ]+): (\d+)\n|The key of the ([\w ]+) is (\d+)\.\n", text.part.text
+        ):
+            told_name, value = match[1] or match[3], match[2] or match[4]
+            assert told_name not in told
+            assert value not in told.values()
+            told[told_name] = value
+            continue
+        asked = re.fullmatch(r"(?:What is the key of the )?([\w ]+)\?\n", text.part.text)
+        answer = pieces.pop(0)
+        assert answer.part.text == told[asked[1]] + "\n"
+        assert answer.weight == 1
+    assert sample.answer + "\n" == sample.record.pieces[-1].part.text
+    assert sample.prompt == tuple(piece.part for piece in sample.record.pieces[:-1])
+    assert set(sample.question.choices) == set(told.values())
+    assert all(len(value) == digits for value in told.values())
+
+
+def test_recall_is_dense():
+    sample = Recall(length=4000).sample(0)
+    answers = sum(piece.weight > 0 for piece in sample.record.pieces)
+    names = len(sample.question.choices)
+    assert answers > 1.2 * names > 40
+
+
+def test_recall_without_room_is_named():
+    with pytest.raises(DataError, match="has no room for a name and its question"):
+        Recall(length=12).sample(0)
