@@ -46,6 +46,8 @@ def test_the_frames_that_were_asked_for(
 ) -> None:
     """Right frames at right times, whatever is predicted from what, going there or seeking."""
     between = 0 if "vp9" in kind[1] else between
+    # FFmpeg does not find the beginning of a transport stream of ten packets.
+    count = max(count, 6) if kind[0] == "mpegts" else count
     data = film(*kind, count=count, rate=rate, group=group, between=between)
     frames = read_frames(data, count=wanted)
     indices = sample(range(count), count, wanted)

@@ -37,9 +37,18 @@ from llama4_core.testing.modality_cases import (
 from llama4_core.testing.strategies import DTYPES
 
 # What no modality can read: neither parts of a message nor sources of one.
-_NOTHING = (None, 3.5, object(), "no part", b"", [], Text("words"))
+_NOTHING: tuple[Any, ...] = (None, 3.5, object(), "no part", b"", [], Text("words"))
 # Sources that are no picture, film or recording.
-_NONSENSE = (None, -1, object(), "no/such/file.bin", b"", b"\x00\xff" * 40, ["no/such.bin"], {})
+_NONSENSE: tuple[Any, ...] = (
+    None,
+    -1,
+    object(),
+    "no/such/file.bin",
+    b"",
+    b"\x00\xff" * 40,
+    ["no/such.bin"],
+    {},
+)
 # Inputs of one prompt; far beyond what a prompt of pictures is good for.
 _MANY = 1024
 

@@ -96,7 +96,8 @@ def _palette(flags: int) -> int:
 
 def _png(data: bytes) -> Timeline:
     width, height = struct.unpack_from(">II", data, 16)
-    place, delays, first, animated = 8, [], 0, False
+    delays: list[Fraction] = []
+    place, first, animated = 8, 0, False
     while (kind := data[place + 4 : place + 8]) != b"IEND":
         (size,) = struct.unpack_from(">I", data, place)
         if kind == b"acTL":
