@@ -94,6 +94,8 @@ def test_depth_is_where_the_key_stands():
             place = text.index(f" is {sample.answer}.") / len(text)
             # Lines are of different lengths: the place among them is not that among characters.
             assert abs(place - depth) < 0.15
+            behind = text[text.index(f" is {sample.answer}.") :].splitlines()[1:-1]
+            assert depth < 1 or all(FACT.match(line) for line in behind)
 
 
 def test_keys_without_a_depth_stand_anywhere():

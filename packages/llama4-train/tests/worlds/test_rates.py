@@ -56,6 +56,7 @@ def test_the_majority_rate_holds_for_other_samples():
         most = Counter(question.answer for question in first[kind]).most_common(1)[0][0]
         rate = sum(question.answer == most for question in questions) / len(questions)
         share = known[kind].majority
+        assert known[kind].chance == pytest.approx(questions[0].chance)  # a mean of equal numbers
         # Five standard deviations of the difference of two shares.
         spread = share * (1 - share) * (1 / len(questions) + 1 / len(first[kind]))
         assert abs(rate - share) < 5 * math.sqrt(spread), kind

@@ -82,11 +82,12 @@ def build(
         opening: said before everything, in a pack.
         system: message that a chat begins with.
         tools: on offer, in a chat.
-        history: ask each question behind all turns before; else only those that follow.
+        history: ask each question of a chat behind all turns before; else only those that
+            follow.
     """
     if form == "chat":
         return _chat(world, turns, system, tools, history)
-    return _pack(world, turns, weighting, opening, history)
+    return _pack(world, turns, weighting, opening)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -103,9 +104,7 @@ def learnt(text: str, weighting: str) -> Piece:
     return Piece(Text(text + END), weights[weighting])
 
 
-def _pack(
-    world: World, turns: Sequence[Turn], weighting: str, opening: str, history: bool
-) -> Sample:
+def _pack(world: World, turns: Sequence[Turn], weighting: str, opening: str) -> Sample:
     first = (said(opening),) if opening else ()
     start = tuple(piece.part for piece in first)
     pieces = list(first)
@@ -118,7 +117,7 @@ def _pack(
             pieces += [Piece(part, 0.0) for part in inputs]
             shown = inputs
         pieces += ask
-        if history or turn.follows:
+        if turn.follows:
             before = tuple(piece.part for piece in pieces)
         else:
             before = start + inputs + tuple(piece.part for piece in ask)
