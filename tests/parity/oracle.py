@@ -12,7 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Llama4ForCausalLM, Llama4TextConfig
+from transformers import (
+    Llama4Config,
+    Llama4ForCausalLM,
+    Llama4ForConditionalGeneration,
+    Llama4TextConfig,
+)
 
 BASE: dict[str, Any] = {
     "vocab_size": 512,
@@ -90,6 +95,95 @@ def oracle(changes: dict[str, Any], seed: int = 0) -> Llama4ForCausalLM:
                 gain = 3.0 if "router" in name else 1.0
                 parameter.copy_(noise * gain * fan_in**-0.5)
     return model
+
+
+# Ids of the placeholder, and of what stands before and behind a picture: the last of the vocabulary.
+PATCH, START, END = 509, 510, 511
+
+# 28-pixel tiles of 4 x 4 patches: 16 places, and 4 features for the text model.
+VISION_BASE: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "image_size": 28,
+    "patch_size": 7,
+    "num_channels": 3,
+    "pixel_shuffle_ratio": 0.5,
+    "projector_input_dim": 24,
+    "projector_output_dim": 24,
+    "vision_output_dim": 24,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+
+def eyes(**changes: Any) -> dict[str, Any]:
+    """A vision_config in which the numbers that transformers couples fit."""
+    found = {**VISION_BASE, **changes}
+    width = changes.get("adapter", found["projector_input_dim"])
+    found.pop("adapter", None)
+    found |= dict.fromkeys(("projector_input_dim", "projector_output_dim"), width)
+    found["vision_output_dim"] = width
+    found["intermediate_size"] = round(found["hidden_size"] / found["pixel_shuffle_ratio"] ** 2)
+    return found
+
+
+# Heads of 16, 12 (a third pair count), 8 and 4 numbers; grids of 4, 6, 2 and 8; no shuffle at all.
+VISION_CASES: dict[str, dict[str, Any]] = {
+    "base": eyes(),
+    "one-layer": eyes(num_hidden_layers=1, num_attention_heads=8),
+    "three-heads": eyes(hidden_size=36, num_attention_heads=3, image_size=24, patch_size=4),
+    "one-channel": eyes(num_channels=1, num_attention_heads=4, image_size=14, adapter=40),
+    "quarter": eyes(pixel_shuffle_ratio=0.25, image_size=56),
+    "no-shuffle": eyes(pixel_shuffle_ratio=1.0, hidden_size=16, num_attention_heads=1),
+    "other-theta": eyes(rope_parameters={"rope_type": "default", "rope_theta": 50.0}),
+}
+
+
+def seeing_oracle(
+    text: dict[str, Any], vision: dict[str, Any], seed: int = 0
+) -> Llama4ForConditionalGeneration:
+    """A float32 multimodal model of transformers with telling random weights, eager attention."""
+    config = Llama4Config(
+        text_config={**BASE, **text},
+        vision_config=vision,
+        image_token_index=PATCH,
+        boi_token_index=START,
+        eoi_token_index=END,
+    )
+    config._attn_implementation = "eager"
+    for part in (config.text_config, config.vision_config):
+        part._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = Llama4ForConditionalGeneration(config).float().eval()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith((".bias", "class_embedding", "positional_embedding_vlm")):
+                # As large as what they are added to, so that a wrong row or sign is seen.
+                parameter.copy_(0.5 * noise)
+            elif parameter.dim() == 1:
+                parameter.copy_(1 + 0.2 * noise)
+            elif "embed_tokens" in name:
+                parameter.copy_(noise)
+            else:
+                gain = 3.0 if "router" in name else 1.0
+                parameter.copy_(noise * gain * parameter.shape[1] ** -0.5)
+    return model
+
+
+def random_tiles(count: int, vision: dict[str, Any], seed: int) -> Tensor:
+    """``[count, C, S, S]`` in [-1, 1], as a processor gives them."""
+    generator = torch.Generator().manual_seed(seed)
+    size = vision["image_size"]
+    return torch.rand(count, vision["num_channels"], size, size, generator=generator) * 2 - 1
+
+
+def features_per_tile(vision: dict[str, Any]) -> int:
+    """Placeholder tokens that stand for one tile."""
+    side = vision["image_size"] // vision["patch_size"]
+    return int((side * vision["pixel_shuffle_ratio"]) ** 2)
 
 
 def saved(model: nn.Module, folder: Path) -> Path:
