@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llama4_core.errors import Llama4Error
+from llama4_core.errors import Llama4Error, SpecError
 
 
-class RecipeError(Llama4Error, ValueError):
+class RecipeError(SpecError):
     """A recipe has an unknown key, a wrong value, or parts that do not fit together."""
 
 

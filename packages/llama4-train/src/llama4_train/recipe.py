@@ -6,9 +6,35 @@ Imports no torch.
 
 from __future__ import annotations
 
+import dataclasses
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from llama4_core.errors import SpecError
+from llama4_core.specs.suggest import nearest
+from llama4_core.specs.tables import build, key_text, table, value_text
+from llama4_train.errors import RecipeError
+
+SHAPES = ("constant", "cosine", "wsd")
+"""Schedules of the learning rate."""
+
+CHECKPOINTING = ("none", "full", "selective")
+"""Kinds of activation checkpointing."""
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise RecipeError(
+            f"{name} is {value!r}{nearest(value, known)}; expected one of {', '.join(known)}"
+        )
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise RecipeError(f"{name} is {value}; expected at least {least}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +74,11 @@ class ModelPart:
     train: tuple[str, ...] = ()
     checkpointing: str = "none"
 
+    def __post_init__(self) -> None:
+        _one_of("weights", self.weights, ("random", "stored"))
+        _one_of("dtype", self.dtype, ("float32", "bfloat16", "float16", "float64"))
+        _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
+
 
 @dataclass(frozen=True)
 class SourcePart:
@@ -64,6 +95,10 @@ class SourcePart:
     weight: float = 1.0
     label: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise RecipeError(f"weight of {self.name} is {self.weight}; expected a number above 0")
 
 
 @dataclass(frozen=True)
@@ -84,6 +119,18 @@ class DataPart:
     accumulate: int = 1
     on_error: str = "stop"
 
+    def __post_init__(self) -> None:
+        for name in ("length", "tokens", "accumulate"):
+            _at_least(name, getattr(self, name), 1)
+        _one_of("on_error", self.on_error, ("stop", "skip"))
+        if not self.sources:
+            raise RecipeError("sources is empty; expected at least one data source")
+        if self.length > self.tokens:
+            raise RecipeError(
+                f"length is {self.length}, more than the {self.tokens} tokens of a batch; raise "
+                "tokens, or shorten the documents"
+            )
+
 
 @dataclass(frozen=True)
 class SchedulePart:
@@ -101,6 +148,13 @@ class SchedulePart:
     decay: int = 0
     floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        _one_of("shape", self.shape, SHAPES)
+        _at_least("warmup", self.warmup, 0)
+        _at_least("decay", self.decay, 0)
+        if not 0 <= self.floor <= 1:
+            raise RecipeError(f"floor is {self.floor}; expected a share from 0 to 1")
+
 
 @dataclass(frozen=True)
 class CheckpointPart:
@@ -114,6 +168,10 @@ class CheckpointPart:
     every: int = 0
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        _at_least("every", self.every, 0)
+        _at_least("keep", self.keep, 1)
+
 
 @dataclass(frozen=True)
 class EvaluationPart:
@@ -126,6 +184,9 @@ class EvaluationPart:
 
     every: int = 0
     tasks: tuple[Slot, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least("every", self.every, 0)
 
 
 @dataclass(frozen=True)
@@ -158,3 +219,121 @@ class Recipe:
     evaluation: EvaluationPart = EvaluationPart()
     trackers: tuple[Slot, ...] = ()
     description: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least("steps", self.steps, 1)
+        if self.clip is not None and not self.clip > 0:
+            raise RecipeError(f"clip is {self.clip}; expected a number above 0, or leave it out")
+        if self.schedule.warmup + self.schedule.decay > self.steps:
+            raise RecipeError(
+                f"schedule has {self.schedule.warmup} steps of warm-up and {self.schedule.decay} "
+                f"of decay, more than the {self.steps} steps of the run; shorten them"
+            )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """A recipe from nested dictionaries, as TOML gives them.
+
+        Raises:
+            RecipeError: a key is unknown (the nearest is suggested), missing or has a wrong value.
+        """
+        try:
+            built: Recipe = build(cls, dict(values), where)
+        except SpecError as error:
+            raise RecipeError(str(error)) from error
+        return built
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """A recipe from a TOML file.
+
+        Raises:
+            RecipeError: the file cannot be read, or as :meth:`of`.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read as text: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{path}: this is no TOML: {error}") from error
+        return cls.of(values, str(path))
+
+    def to_toml(self) -> str:
+        """The text of a TOML file that :meth:`read` gives this recipe from."""
+        plain: list[str] = []
+        tables: list[str] = []
+        for name, value in table(self).items():
+            if dataclasses.is_dataclass(value):
+                lines = [
+                    f"{key_text(key)} = {value_text(one)}" for key, one in table(value).items()
+                ]
+                tables += ["", f"[{name}]", *lines] if lines else []
+            else:
+                plain.append(f"{name} = {value_text(value)}")
+        return "\n".join([*plain, *tables]) + "\n"
+
+    def override(self, changes: Mapping[str, Any]) -> Recipe:
+        """The same recipe with some values changed.
+
+        Args:
+            changes: path -> value, such as ``{"optimizer.settings.lr": 3e-4, "steps": 100,
+                "data.sources.0.weight": 2.0}``; None takes a value back to its default.
+
+        Raises:
+            RecipeError: a path leads nowhere, or a value does not fit.
+        """
+        values = _plain(self)
+        for path, value in changes.items():
+            _put(values, path, value)
+        return Recipe.of(values)
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """``path=value`` of a command line; the value is TOML where it can be, else a string.
+
+    Raises:
+        RecipeError: there is no "=".
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"got {text!r}; expected PATH=VALUE, such as optimizer.settings.lr=3e-4")
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path, value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in table(value).items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _put(values: Any, path: str, value: Any) -> None:
+    """Sets what ``path`` leads to; tables on the way that are not there yet are made."""
+    *way, last = path.split(".")
+    place = values
+    for segment in way:
+        place = (
+            place[_index(place, segment, path)]
+            if isinstance(place, list)
+            else (place.setdefault(segment, {}) if isinstance(place, dict) else None)
+        )
+    if isinstance(place, list):
+        place[_index(place, last, path)] = value
+    elif not isinstance(place, dict):
+        raise RecipeError(f"{path} leads into a value; expected the path of a field")
+    elif value is None:
+        place.pop(last, None)
+    else:
+        place[last] = value
+
+
+def _index(place: list[Any], segment: str, path: str) -> int:
+    if not segment.isdecimal() or int(segment) >= len(place):
+        raise RecipeError(
+            f"{path}: {segment!r} is no entry of a list of {len(place)}; expected a number below it"
+        )
+    return int(segment)

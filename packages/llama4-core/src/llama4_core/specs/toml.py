@@ -17,11 +17,7 @@ Floats are written with as many digits as give back the same number.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-import re
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,10 +25,8 @@ from typing import Any
 
 from llama4_core.errors import SpecError
 from llama4_core.specs.layers import check_depth
-from llama4_core.specs.model import DenseSpec, LayerSpec, ModelSpec, MoESpec
-from llama4_core.specs.suggest import nearest
-
-_FEED_FORWARDS: dict[str, type] = {"dense": DenseSpec, "moe": MoESpec}
+from llama4_core.specs.model import LayerSpec, ModelSpec
+from llama4_core.specs.tables import build, key_text, refuse_unknown, table, value_text
 
 
 def read_toml(path: str | Path) -> ModelSpec:
@@ -64,7 +58,7 @@ def spec_from_toml(text: str, where: str = "spec.toml") -> ModelSpec:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{where}: this is no TOML: {error}") from error
     values["layers"] = _layers(values.get("layers"), f"{where}, layers")
-    return typing.cast(ModelSpec, _build(ModelSpec, values, where))
+    return typing.cast(ModelSpec, build(ModelSpec, values, where))
 
 
 def toml_from_spec(spec: ModelSpec) -> str:
@@ -80,16 +74,13 @@ def toml_from_spec(spec: ModelSpec) -> str:
         if field.name == "layers" or value is None:
             continue
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
-            inner = _table(value)
+            inner = table(value)
             if inner:
                 tables += ["", f"[{field.name}]"]
-                tables += [f"{_key(key)} = {_value(item)}" for key, item in inner.items()]
+                tables += [f"{key_text(key)} = {value_text(item)}" for key, item in inner.items()]
         else:
-            plain.append(f"{field.name} = {_value(value)}")
+            plain.append(f"{field.name} = {value_text(value)}")
     return "\n".join([*plain, *tables, *_layer_lines(spec.layers)]) + "\n"
-
-
-# --- layers ------------------------------------------------------------
 
 
 def _layer_lines(layers: tuple[LayerSpec, ...]) -> list[str]:
@@ -107,7 +98,7 @@ def _layer_lines(layers: tuple[LayerSpec, ...]) -> list[str]:
         while end < period and layers[end] == layers[start]:
             end += 1
         lines += ["", "[[layers.pattern]]", f"count = {end - start}"]
-        lines += [f"{key} = {_value(item)}" for key, item in _table(layers[start]).items()]
+        lines += [f"{key} = {value_text(item)}" for key, item in table(layers[start]).items()]
         start = end
     return lines
 
@@ -118,15 +109,15 @@ def _layers(values: Any, where: str) -> list[Any]:
             f"{where} is {values!r}; expected a table with 'pattern' (a list of layers) and "
             "optionally 'repeat'"
         )
-    _known(values, ("repeat", "pattern"), where)
+    refuse_unknown(values, ("repeat", "pattern"), where)
     layers: list[Any] = []
     for index, entry in enumerate(values["pattern"]):
         place = f"{where}, pattern {index}"
         if not isinstance(entry, dict):
             raise SpecError(f"{place} is {entry!r}; expected a table")
-        _known(entry, ("count", "attention", "feed_forward"), place)
+        refuse_unknown(entry, ("count", "attention", "feed_forward"), place)
         layer = {key: value for key, value in entry.items() if key != "count"}
-        built = _build(LayerSpec, layer, place)
+        built = build(LayerSpec, layer, place)
         count = _positive(entry.get("count", 1), f"{place}, count")
         check_depth(len(layers) + count, where)
         layers += [built] * count
@@ -139,110 +130,3 @@ def _positive(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SpecError(f"{where} is {value!r}; expected a whole number of at least 1")
     return value
-
-
-# --- reading ------------------------------------------------------------
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _known(values: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
-    for key in values:
-        if key not in known:
-            raise SpecError(
-                f"{where}: unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}"
-            )
-
-
-def _build(cls: type, values: Any, where: str) -> Any:
-    """An instance of a spec dataclass from a table."""
-    if dataclasses.is_dataclass(values):
-        return values
-    if not isinstance(values, dict):
-        raise SpecError(f"{where} is {values!r}; expected a table")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    _known(values, tuple(fields), where)
-    for name, field in fields.items():
-        needed = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if needed and name not in values:
-            raise SpecError(f"{where}: {name} is missing; add it")
-    arguments = {
-        name: _typed(_hints(cls)[name], value, f"{where}, {name}") for name, value in values.items()
-    }
-    try:
-        return cls(**arguments)
-    except SpecError as error:
-        raise SpecError(f"{where}: {error}") from error
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type of a field."""
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        options = [option for option in typing.get_args(kind) if option is not type(None)]
-        if len(options) > 1:
-            return _feed_forward(value, where)
-        kind, origin = options[0], typing.get_origin(options[0])
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise SpecError(f"{where} is {value!r}; expected a list")
-        return tuple(_typed(typing.get_args(kind)[0], item, where) for item in value)
-    if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, where)
-    if origin is not None:  # free tables: source, vision.extra
-        if not isinstance(value, dict):
-            raise SpecError(f"{where} is {value!r}; expected a table")
-        return value
-    accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise SpecError(f"{where} is {value!r}; expected {names[kind]}")
-    return value
-
-
-def _feed_forward(value: Any, where: str) -> Any:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
-        raise SpecError(
-            f"{where}: kind is {kind!r}; expected one of {', '.join(map(repr, _FEED_FORWARDS))}"
-        )
-    return _build(_FEED_FORWARDS[kind], value, where)
-
-
-# --- writing ------------------------------------------------------------
-
-
-def _table(value: Any) -> dict[str, Any]:
-    """Keys and values of a dataclass or mapping, without those that are None."""
-    if dataclasses.is_dataclass(value):
-        pairs = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    else:
-        pairs = [(str(key), item) for key, item in value.items()]
-    return {key: item for key, item in pairs if item is not None and item != {}}
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
-        inner = [f"{_key(key)} = {_value(item)}" for key, item in _table(value).items()]
-        return f"{{ {', '.join(inner)} }}" if inner else "{}"
-    raise SpecError(
-        f"a spec holds {value!r}, which TOML has no form for; expected numbers, strings, lists and "
-        "tables"
-    )
