@@ -49,7 +49,7 @@ def in_float(image, width, height):
     return resized[0].round().clamp(0, 255)
 
 
-SIDES = st.one_of(st.integers(1, 40), st.integers(1, 500))
+SIDES = st.one_of(st.integers(1, 40), st.integers(1, 300))
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 99))
@@ -68,7 +68,7 @@ def test_within_one_level(width, height, new_width, new_height, seed):
     difference = (found - exactly(image, new_width, new_height)).abs().max()
     # Rounding across and rounding down are off by a half each; 0.02 is for weights of 16 bits.
     assert difference <= 1.02
-    if new_width > 1:  # torch repeats the first pixel of a column, in float too
+    if new_width > 1:  # a column in float is its first pixel again and again: torch errs there
         # With the rounding of the float that is 1.52, and levels are whole.
         difference = (found - in_float(image, new_width, new_height)).abs().max()
         assert difference <= 1

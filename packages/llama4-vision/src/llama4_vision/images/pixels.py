@@ -42,10 +42,13 @@ def resize(
         ``[3, height, width]`` uint8 of each size.
     """
     bands = _Bands(image.size, [width for width, _ in sizes])
-    if digest is None:
-        copy_rows(image, bands.write)
-    else:
-        copy_rows(image, lambda data: (digest.update(data), bands.write(data)))
+
+    def take(data: bytes) -> None:
+        if digest is not None:
+            digest.update(data)
+        bands.write(data)
+
+    copy_rows(image, take)
     bands.flush()
     return [
         _resize(narrow, height, width)[0]
@@ -88,15 +91,6 @@ def _scale(piece: Tensor, tile: Tensor) -> None:
 
 def _resize(pixels: Tensor, height: int, width: int) -> Tensor:
     """``[1, 3, h, w]`` to ``[1, 3, height, width]`` uint8."""
-    if pixels.shape[3] == 1 == width:
-        # One column is resized as one row: of a column that lies channels last, torch's kernels
-        # repeat the first pixel.
-        row = pixels.transpose(2, 3).contiguous(memory_format=torch.channels_last)
-        return _interpolate(row, 1, height).transpose(2, 3)
-    return _interpolate(pixels, height, width)
-
-
-def _interpolate(pixels: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
 
 
