@@ -257,11 +257,11 @@ def weights_are_relative(subject: Subject, case: tuple[Case, float]) -> None:
     examples=4,
 )
 def descent_helps(subject: Subject, case: Case) -> None:
-    """Forty small steps against the gradient lower the loss and make the targets likelier."""
+    """A dozen small steps against the gradient lower the loss and make the targets likelier."""
     batch, objective, model = case.batch(), subject.build(), _model()
     step = _facts(batch)
     likely, costs = [_likelihood(model, batch)], []
-    for _ in range(40):
+    for _ in range(12):
         model.zero_grad(set_to_none=True)
         loss = objective(model, batch, step).total
         loss.backward()
@@ -269,7 +269,7 @@ def descent_helps(subject: Subject, case: Case) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=0.01)
+                    parameter.sub_(parameter.grad, alpha=0.02)
     likely.append(_likelihood(model, batch))
     holds(costs[-1] < costs[0], f"the loss goes from {costs[0]:.6g} to {costs[-1]:.6g}")
     holds(likely[1] > likely[0], f"log-likelihood goes from {likely[0]:.6g} to {likely[1]:.6g}")
