@@ -102,8 +102,10 @@ class VisionModality(nn.Module):
         Raises:
             ModalityError: another shape or dtype, or no tile.
         """
-        features: Tensor = self.projector(self.adapter(self.encoder(inputs).features))
-        return features
+        features = self.adapter(self.encoder(inputs).features)
+        # Some checkpoints store the projection as they do the text model, and not as the encoder.
+        projected: Tensor = self.projector(features.to(self.projector.weight.dtype))
+        return projected
 
     def read(self, parts: Sequence[Any], tokenizer: Tokenizer | None) -> list[Reading]:
         """See :class:`~llama4_core.protocols.modalities.Modality`.

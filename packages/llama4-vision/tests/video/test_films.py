@@ -122,6 +122,19 @@ def test_films_that_were_cut_are_refused(
         assert "\n" not in str(caught.value)
 
 
+def test_a_film_whose_last_frame_is_cut_is_refused() -> None:
+    """Whichever frames are asked for."""
+    data = film(count=30, rate=5, settings={"movflags": "faststart"})
+    with pytest.raises(ModalityError, match="a part of it is missing"):
+        read_frames(data[:-20], count=1)
+
+
+def test_a_transport_stream_is_not_searched() -> None:
+    """Going to a time in it ends behind the frame that stands for itself."""
+    data = film("mpegts", count=30, group=12, between=2)
+    assert numbers(read_frames(data, count=8)) == [0, 4, 8, 12, 17, 21, 25, 29]
+
+
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=40))
 def test_damage_is_an_error_or_frames(changes: list[tuple[float, int]]) -> None:
@@ -139,6 +152,8 @@ def test_damage_is_an_error_or_frames(changes: list[tuple[float, int]]) -> None:
         b"words",
         b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
         b"ffconcat version 1.0\nfile /etc/hostname\n",
+        # PyAV would read it; containers are read that are named, and no others.
+        b"YUV4MPEG2 W2 H2 F1:1 Ip A1:1 C420jpeg\nFRAME\n123456",
         b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\0\0\0",
     ],
 )
