@@ -97,7 +97,7 @@ def oracle(changes: dict[str, Any], seed: int = 0) -> Llama4ForCausalLM:
     return model
 
 
-# Ids of the placeholder, and of what stands before and behind a picture: the last of the vocabulary.
+# The last ids of the vocabulary: the placeholder, and what stands before and behind a picture.
 PATCH, START, END = 509, 510, 511
 
 # 28-pixel tiles of 4 x 4 patches: 16 places, and 4 features for the text model.
@@ -217,7 +217,7 @@ class RouteGaps:
         if logits.shape[-1] <= self.top_k:
             return
         best = logits.topk(self.top_k + 1).values
-        self.smallest = min(self.smallest, float((best[..., -2] - best[..., -1]).min()))
+        self.smallest = min(self.smallest, float((best[..., -2] - best[..., -1]).detach().min()))
 
 
 class Routes:

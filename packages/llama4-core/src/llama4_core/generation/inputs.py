@@ -17,6 +17,7 @@ from torch import Tensor
 from llama4_core.chat.messages import Image, Input
 from llama4_core.errors import ModalityError
 from llama4_core.model.features import FeatureCache
+from llama4_core.model.fusion import input_dtype
 from llama4_core.protocols.modalities import Modality, Reading
 
 
@@ -180,7 +181,7 @@ class Features:
                 modality,
                 [reading for _, reading in places],
                 device=model.device,
-                dtype=getattr(model, "dtype", None),
+                dtype=input_dtype(modality, getattr(model, "dtype", None)),
             )
             for (row, _), features in zip(places, encoded, strict=True):
                 waiting = self._waiting[row].setdefault(modality.placeholder, deque())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llama4_core.errors import ModalityError
+
+# Others are packed forms, which say nothing about what is multiplied by them.
+_COMPUTED = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64})
 
 
 def fuse(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
@@ -32,6 +37,21 @@ def fuse(hidden: Tensor, places: Tensor, features: Tensor) -> Tensor:
         return hidden
     nearest = (places.cumsum(0) - 1).clamp(0, features.shape[0] - 1)
     return torch.where(places[:, None], features.to(hidden.dtype)[nearest], hidden)
+
+
+def input_dtype(modality: Any, otherwise: torch.dtype | None) -> torch.dtype | None:
+    """What inputs of a modality are cast to: what its weights are in.
+
+    A checkpoint may keep its eyes in another dtype than its text model; features are cast where
+    they are fused.
+
+    Args:
+        modality: a module, or anything else.
+        otherwise: where it has no weights that inputs could be multiplied by.
+    """
+    weights = modality.parameters() if isinstance(modality, nn.Module) else ()
+    found = (weight.dtype for weight in weights if weight.dtype in _COMPUTED)
+    return next(found, otherwise)
 
 
 def check_places(count: int | None, features: Tensor, hidden: Tensor) -> None:

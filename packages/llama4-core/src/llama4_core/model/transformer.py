@@ -14,7 +14,7 @@ from llama4_core.contexts.packed import PackedContext
 from llama4_core.errors import ContextError, ModalityError
 from llama4_core.model.block import Block
 from llama4_core.model.features import FeatureCache
-from llama4_core.model.fusion import fuse
+from llama4_core.model.fusion import fuse, input_dtype
 from llama4_core.model.norm import RMSNorm
 from llama4_core.model.projection import Projection, project
 from llama4_core.protocols.modalities import Modality
@@ -257,7 +257,9 @@ class Transformer(nn.Module):
                 f"got pixel_values, but {self.spec.name} is a text model; leave them out, or load "
                 "a multimodal checkpoint"
             )
-        features = self.vision(pixel_values.to(self.device, self.dtype))
+        features = self.vision(
+            pixel_values.to(self.device, input_dtype(self.vision, self.dtype))
+        )
         return {self.vision.placeholder: features.flatten(0, 1)}
 
     def generate(
