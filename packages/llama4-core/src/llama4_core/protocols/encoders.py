@@ -42,7 +42,8 @@ class Encoder(Protocol):
         """Encodes ``inputs [B, C, height, width]``, each piece for itself.
 
         Raises:
-            ModalityError: another shape, or a layer that does not exist.
+            ModalityError: another shape, no piece, whole numbers, or a layer that does not exist or
+                is asked for twice.
         """
 
 
@@ -58,4 +59,8 @@ class Adapter(Protocol):
     width: int
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Maps ``[B, P, W]`` to ``[B, T, A]``."""
+        """Maps ``[B, P, W]`` to ``[B, T, A]``, each piece for itself.
+
+        Raises:
+            ModalityError: another shape.
+        """
