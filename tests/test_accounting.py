@@ -1,5 +1,7 @@
 """The arithmetic of sizes equals what an assembly on the meta device holds."""
 
+from dataclasses import replace
+
 import pytest
 
 from llama4_core.assembly.assemble import assemble
@@ -41,3 +43,31 @@ def test_caches_equal_the_state_of_assembled_layers(name):
         assert 2 * sum(state.elements(entry.length) for state in states) == entry.bounded
         full = 2 * sum(state.elements(entry.length, bounded=False) for state in states)
         assert full == entry.full
+
+
+@pytest.mark.parametrize(("name", "billions"), [("scout", 108.642), ("maverick", 401.584)])
+def test_totals_with_eyes_equal_a_meta_assembly(name, billions):
+    """The published totals, counted in what would run."""
+    pytest.importorskip("llama4_vision")
+    spec = preset(name)
+    model, costs = assemble(spec), account(spec)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert numbers(model) == costs.total
+    assert numbers(model, "vision.encoder.") == costs.parts["vision_encoder"]
+    assert numbers(model, "vision.adapter.") == costs.parts["vision_adapter"]
+    assert numbers(model, "vision.projector.") == costs.parts["vision_projector"]
+    assert round(numbers(model) / 1e9, 3) == billions
+
+
+@pytest.mark.parametrize("parts", [{"encoder": "siglip"}, {"adapter": "pooled-linear"}])
+def test_what_is_not_counted_is_what_an_assembly_has_more(parts):
+    """Of other eyes the component alone knows: the arithmetic says so, and is right beside them."""
+    pytest.importorskip("llama4_vision")
+    spec = preset("scout")
+    spec = replace(spec, vision=replace(spec.vision, **parts))
+    model, costs = assemble(spec), account(spec)
+    left = {name.split()[0].replace("_", ".") for name in costs.unknown}
+    assert left == (
+        {"vision.encoder"} if "encoder" in parts else {"vision.adapter", "vision.projector"}
+    )
+    assert numbers(model) - sum(numbers(model, f"{name}.") for name in left) == costs.total
