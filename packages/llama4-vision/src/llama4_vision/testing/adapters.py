@@ -85,7 +85,7 @@ def _accepted(call: Callable[..., Any], device: str) -> tuple[tuple[Place, ...],
     found, first = [], ""
     subject = Subject("adapters", "", call, device=device)
     for place in PLACES:
-        reason = laws.refusal_of(lambda place=place: build(subject, place))
+        reason = laws.refusal_of(build, subject, place)
         first = first or reason or ""
         if reason is None:
             found.append(place)

@@ -76,7 +76,7 @@ def _accepted(
     subject = Subject("encoders", "", call, refusal, device=device)
     for spec in SPECS:
         reason = refusal(problem_of(spec, "float32", device))
-        reason = reason or laws.refusal_of(lambda spec=spec: build(subject, spec))
+        reason = reason or laws.refusal_of(build, subject, spec)
         first = first or reason or ""
         if reason is None:
             found.append(spec)

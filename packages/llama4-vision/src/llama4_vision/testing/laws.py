@@ -168,10 +168,10 @@ def check_compiled(module: nn.Module, pieces: Tensor, tolerance: float) -> None:
         close(got, expected, tolerance, f"compiled, gradients {grad}")
 
 
-def refusal_of(build: Callable[[], object]) -> str | None:
+def refusal_of(build: Callable[..., object], *arguments: object) -> str | None:
     """Why a description is refused, or None."""
     try:
-        build()
+        build(*arguments)
     except Llama4Error as error:
         return str(error)
     return None

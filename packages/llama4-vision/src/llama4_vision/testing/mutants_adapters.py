@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama4_core.errors import ModalityError
+from llama4_core.model.projection import Projection
 from llama4_core.testing.check import Subject
 from llama4_core.testing.mutants import Mutant
 from llama4_vision.adapters.pooled import PooledLinear
@@ -37,7 +38,7 @@ class OwnWidth(PooledLinear):
     def __init__(self, spec: Any, grid: tuple[int, int], width: int, parts: Any) -> None:
         super().__init__(spec, grid, width, parts)
         self.width = width
-        self.fc = nn.Linear(width, width)
+        self.fc = Projection(width, width, bias=True)
 
 
 class BatchMean(PixelShuffleMlp):
