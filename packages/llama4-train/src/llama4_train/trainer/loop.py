@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from llama4_core.plugins.catalogue import Catalogue
+from llama4_train.checkpoints.keeper import Keeper
+from llama4_train.errors import TrainingError
 from llama4_train.protocols import Batch, StepFacts
 from llama4_train.recipe import Recipe
 from llama4_train.schedules import factor
 from llama4_train.trainer.parts import Parts
+from llama4_train.trainer.state import capture, opened
 from llama4_train.trainer.step import Step
 
 
@@ -24,32 +27,60 @@ class Trainer:
     Leaving the loop stops the run where it is; iterating again goes on.
 
     Args:
-        parts: model, data, objective, optimizer and the rest, put together from a recipe.
+        parts: model, data, objective, optimizer and the rest, put together from a recipe. With a
+            folder, checkpoints are written there, and a run that is there is not written over.
+        resume: go on with the run that is in the folder, exactly where its latest checkpoint
+            stands.
 
     Attributes:
         recipe: what the run does.
         model: that is trained.
         number: of the next step.
+        keeper: of checkpoints, or None without a folder.
+
+    Raises:
+        TrainingError: the folder is in use, or there is nothing in it that can be resumed.
+        CheckpointError: the checkpoint to resume is damaged.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, resume: bool = False) -> None:
         self.parts = parts
         self.recipe: Recipe = parts.recipe
         self.model = parts.model
         self.number = 0
+        self.keeper: Keeper | None = None
+        if parts.folder is not None:
+            self.keeper = opened(self, parts.folder, resume)
+        elif resume:
+            raise TrainingError("resume is asked for, but no folder; say the folder of the run")
 
     @classmethod
-    def of(cls, recipe: Recipe, **settings: Any) -> Trainer:
+    def of(cls, recipe: Recipe, *, resume: bool = False, **settings: Any) -> Trainer:
         """Puts a run together; see :meth:`llama4_train.trainer.parts.Parts.of`."""
-        return cls(Parts.of(recipe, **settings))
+        return cls(Parts.of(recipe, **settings), resume=resume)
 
     def __iter__(self) -> Iterator[Step]:
         while self.number < self.recipe.steps:
             yield self.step()
+        if self.keeper is not None:
+            self.keeper.wait()
+
+    def save(self) -> None:
+        """Begins to write a checkpoint of where the run stands; see :class:`Keeper`.
+
+        Raises:
+            TrainingError: the run has no folder.
+            CheckpointError: it cannot be written, or the one before could not.
+        """
+        if self.keeper is None:
+            raise TrainingError("the run has no folder; say one, so that it can be saved")
+        self.keeper.save(self.number, capture(self))
 
     def step(self) -> Step:
         """Takes one step."""
         start = time.perf_counter()
+        if self.keeper is not None:
+            self.keeper.check()
         parts, recipe = self.parts, self.recipe
         self.model.train()
         rate = factor(recipe.schedule, self.number, recipe.steps)
@@ -77,7 +108,13 @@ class Trainer:
             parts=values,
         )
         self.number += 1
+        if self.keeper is not None and self._due():
+            self.save()
         return taken
+
+    def _due(self) -> bool:
+        every = self.recipe.checkpoints.every
+        return self.number == self.recipe.steps or (every > 0 and self.number % every == 0)
 
     def _accumulate(
         self, batches: list[Batch], facts: StepFacts
@@ -106,6 +143,7 @@ def train(
     recipe: Recipe | str | Path,
     folder: str | Path | None = None,
     *,
+    resume: bool = False,
     known: Catalogue | None = None,
 ) -> Any:
     """Runs a recipe from its first step to its last.
@@ -113,12 +151,13 @@ def train(
     Args:
         recipe: a recipe, or a file that holds one.
         folder: where checkpoints and logs go; None for nowhere.
+        resume: go on with the run in ``folder``; the result is that of a run never stopped.
         known: the catalogue.
 
     Returns:
         The trained model.
     """
-    trainer = Trainer.of(recipe, folder=folder, known=known)
+    trainer = Trainer.of(recipe, folder=folder, resume=resume, known=known)
     for _ in trainer:
         pass
     return trainer.model.eval()
