@@ -16,6 +16,7 @@ from llama4_core.model.freezing import train_only
 from llama4_core.model.initialise import initialise
 from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.tokenizers import load_tokenizer
+from llama4_train.checkpoints.runs import is_run, model_from_run
 from llama4_train.data.encode import Encoder
 from llama4_train.data.mixture import Mixture
 from llama4_train.data.pipeline import Pipeline
@@ -104,7 +105,10 @@ def model_of(part: ModelPart, seed: int) -> nn.Module:
     if part.dtype not in DTYPES:
         raise RecipeError(f"model.dtype is {part.dtype!r}; expected one of {', '.join(DTYPES)}")
     if part.weights == "stored":
-        model: Any = load(part.start, dtype=part.dtype, overrides=part.overrides)
+        from_run = is_run(part.start)
+        model: Any = (model_from_run if from_run else load)(
+            part.start, dtype=part.dtype, overrides=part.overrides
+        )
     elif part.weights == "random":
         if Path(part.start).is_dir():
             model = load(part.start, dtype=part.dtype, overrides=part.overrides, random=seed)
