@@ -13,5 +13,9 @@ class DataError(Llama4Error, ValueError):
     """Training data is missing, damaged or does not fit; the message names file and line."""
 
 
+class NoMoreDataError(DataError):
+    """There is nothing more to read: data has ended, or broke off. Never skipped."""
+
+
 class TrainingError(Llama4Error):
     """A run cannot start, go on or be resumed."""

@@ -14,8 +14,59 @@ OBJECTIVES = (
     ),
 )
 
+DATA_SOURCES = (
+    Component(
+        "text",
+        "llama4_train.sources.text:Text",
+        "files of running text, by file, blank line or line",
+    ),
+    Component(
+        "jsonl",
+        "llama4_train.sources.jsonl:Jsonl",
+        "texts in a field of JSON lines",
+    ),
+    Component(
+        "chat-jsonl",
+        "llama4_train.sources.jsonl:ChatJsonl",
+        "conversations in OpenAI's form, with tools and pictures, in JSON lines",
+    ),
+    Component(
+        "image-text-jsonl",
+        "llama4_train.sources.jsonl:ImageTextJsonl",
+        "pictures with captions or questions, in JSON lines",
+    ),
+    Component(
+        "parquet",
+        "llama4_train.sources.parquet:Parquet",
+        "texts, conversations or pictures in columns of Parquet files",
+        requires=("pyarrow",),
+    ),
+    Component(
+        "hub",
+        "llama4_train.sources.hub:Hub",
+        "data sets of the Hugging Face hub, whole or streamed",
+        requires=("datasets",),
+    ),
+    Component(
+        "cached",
+        "llama4_train.sources.cached:Cached",
+        "another source, tokenised once and mapped into memory",
+    ),
+    Component(
+        "worlds",
+        "llama4_train.worlds.source:WorldSource",
+        "synthetic worlds with exact answers, without end",
+    ),
+)
+
 
 @hookimpl
 def llama4_objectives() -> tuple[Component, ...]:
     """Our objectives."""
     return OBJECTIVES
+
+
+@hookimpl
+def llama4_data_sources() -> tuple[Component, ...]:
+    """Our data sources."""
+    return DATA_SOURCES

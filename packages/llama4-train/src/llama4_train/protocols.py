@@ -62,12 +62,14 @@ class Example:
             first is 0.
         readings: pictures and films in order; their placeholders are among the tokens.
         source: name of the data source.
+        placeholders: of each reading, the id of the tokens at which its features stand.
     """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
     readings: tuple[Reading, ...] = ()
     source: str = ""
+    placeholders: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,22 +142,38 @@ class Objective(Protocol):
 class DataSource(Protocol):
     """Records without end or until they end, with an exact state; built as ``target(**settings)``.
 
-    Iterating twice from the same state gives the same records.
+    Iterating twice from the same state gives the same records, and nothing else decides them: no
+    clock, no random numbers but from a setting. A source may also have
+
+    - ``fingerprint``, a string that is another one for other data, and ``endless``, whether it
+      never ends: both are looked at before its tokens are kept in files;
+    - ``prepare(encoder)``, called once before the first record: it then gives :class:`Example`
+      values instead of records, made by the encoder;
+    - for the conformance kit, as static methods: ``sample_settings(folder)``, which writes a small
+      source into a folder and returns the settings that read it (without it, the kit builds the
+      source without settings), and ``damage(folder)``, which spoils one record of that source and
+      returns what the error has to name, as in "b.jsonl, line 3".
     """
 
     def __next__(self) -> Record:
         """The next record.
 
         Raises:
-            StopIteration: there are no more.
-            DataError: a record cannot be read; it names file and line.
+            StopIteration: there are no more; again and again.
+            NoMoreDataError: data broke off; nothing behind it can be read.
+            DataError: a record cannot be read; it names file and line. The next call gives the
+                record behind it.
         """
 
     def state(self) -> dict[str, Any]:
         """JSON values from which :meth:`restore` goes on exactly here."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on where ``state`` was taken."""
+        """Goes on where ``state`` was taken; changes nothing when it cannot.
+
+        Raises:
+            DataError: the state is not of this source; says what differs.
+        """
 
 
 @dataclass(frozen=True)

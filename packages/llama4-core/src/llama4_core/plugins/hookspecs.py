@@ -65,6 +65,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("encoders", "encoder", "llama4-vision", "EncoderProblem"),
         Socket("adapters", "adapter", "llama4-vision"),
         Socket("objectives", "objective", "llama4-train"),
+        Socket("data_sources", "data_source", "llama4-train"),
     )
 }
 
@@ -209,4 +210,12 @@ class Hooks:
 
         Target: built as ``target(**settings)`` with the settings of a recipe, all of which have
         defaults; llama4_train.protocols.Objective.
+        """
+
+    @hookspec
+    def llama4_data_sources(self) -> Iterable[Component]:
+        """Where training data comes from.
+
+        Target: built as ``target(**settings)`` with the settings of a recipe;
+        llama4_train.protocols.DataSource.
         """

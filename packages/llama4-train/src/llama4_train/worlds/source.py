@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from llama4_core.specs.suggest import nearest
@@ -73,8 +75,9 @@ class WorldSource:
         if self._limit is not None and self._next >= self._limit:
             raise StopIteration
         record = self.sample(self._next).record
+        origin = f"sample {self._next} of {record.source}"
         self._next += 1
-        return record
+        return replace(record, origin=record.origin or origin)
 
     def sample(self, index: int) -> Sample:
         """Sample ``index`` of the whole, whatever comes next."""
@@ -105,6 +108,17 @@ class WorldSource:
                 f"the state of a world is {dict(state)!r:.80}; expected {{'next': a whole number}}"
             )
         self._next = number
+
+    @property
+    def endless(self) -> bool:
+        """Whether it never ends."""
+        return self._limit is None
+
+    @staticmethod
+    def sample_settings(folder: Path) -> Mapping[str, Any]:
+        """See :class:`~llama4_train.protocols.DataSource`; needs no files."""
+        worlds = [{"world": "arithmetic"}, {"world": "tools"}]
+        return {"worlds": worlds, "limit": 12}
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[str, float, Mapping[str, Any]]:

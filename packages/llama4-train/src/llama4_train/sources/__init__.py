@@ -1,0 +1,1 @@
+"""Where records come from: the components of the socket ``data_sources`` that read real data."""

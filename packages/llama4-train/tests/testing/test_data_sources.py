@@ -1,0 +1,53 @@
+"""Our data sources pass the kit, and the kit catches the bugs that were planted for it."""
+
+import pytest
+
+from llama4_core.testing.check import FAILED, run
+from llama4_core.testing.registry import checks_for, subjects
+from llama4_core.testing.tests import report
+from llama4_train.testing.data_sources import CHECKS
+from llama4_train.testing.mutants_data_sources import MUTANTS
+
+NAMES = {
+    "text",
+    "jsonl",
+    "chat-jsonl",
+    "image-text-jsonl",
+    "parquet",
+    "hub",
+    "cached",
+    "worlds",
+}
+OURS = [
+    subject
+    for subject in subjects()
+    if subject.distribution == "llama4-train" and subject.socket == "data_sources"
+]
+# Opening a data set of the library takes a tenth of a second, writing a cache a fiftieth.
+FEWER = {"hub": 4, "cached": 10}
+CASES = [(subject, check) for subject in OURS for check in checks_for(subject)]
+
+
+@pytest.mark.parametrize(
+    ("subject", "check"), CASES, ids=lambda value: getattr(value, "name", None)
+)
+def test_passes(subject, check):
+    reason = subject.refusal(None)
+    if reason:
+        pytest.skip(reason)
+    report(run(check, subject, examples=FEWER.get(subject.name)))
+
+
+def test_all_are_there():
+    assert {subject.name for subject in OURS} == NAMES
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.check}:{m.bug.replace(' ', '-')}")
+def test_caught(mutant):
+    # Always 25 examples: a mutant that only a hundred find is not caught in practice.
+    outcome = mutant.hunt(examples=25)
+    assert outcome.status == FAILED, f"{mutant.bug} survives {mutant.check}"
+
+
+def test_every_check_has_a_mutant():
+    assert {check.name for check in CHECKS} == {mutant.check for mutant in MUTANTS}
