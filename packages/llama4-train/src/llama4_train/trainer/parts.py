@@ -144,11 +144,9 @@ def data_of(part: DataPart, model: Any, seed: int, known: Catalogue) -> Pipeline
         )
         for one in part.sources
     ]
-    modalities = model.modalities
     return Pipeline(
         Mixture(sources, [one.weight for one in part.sources], seed),
-        Encoder(model.tokenizer, modalities, part.length),
+        Encoder(model.tokenizer, model.modalities, part.length),
         part.tokens,
-        modalities[0].placeholder if modalities else None,
         part.on_error,
     )
