@@ -59,6 +59,21 @@ DATA_SOURCES = (
     ),
 )
 
+OPTIMIZERS = (
+    Component(
+        "adamw",
+        "llama4_train.optimizers.adamw:adamw",
+        "AdamW: decay on matrices, none on vectors and embeddings; float32 masters",
+        priority=10,
+    ),
+    Component(
+        "muon",
+        "llama4_train.optimizers.muon:muon",
+        "Muon for matrices and each expert of a stack, AdamW for the rest; float32 masters",
+        priority=5,
+    ),
+)
+
 
 @hookimpl
 def llama4_objectives() -> tuple[Component, ...]:
@@ -70,3 +85,9 @@ def llama4_objectives() -> tuple[Component, ...]:
 def llama4_data_sources() -> tuple[Component, ...]:
     """Our data sources."""
     return DATA_SOURCES
+
+
+@hookimpl
+def llama4_optimizers() -> tuple[Component, ...]:
+    """Our optimizers."""
+    return OPTIMIZERS

@@ -192,15 +192,36 @@ class Parameter:
     role: str
 
 
-class OptimizerFactory(Protocol):
-    """Built as ``target(parameters, lr, **settings)``; gives a ``torch.optim.Optimizer``.
+class Optimizer(Protocol):
+    """Changes weights by their gradients; a ``torch.optim.Optimizer`` is one.
 
-    Each of its groups has a key ``base_lr``: before every step the trainer sets
-    ``lr = base_lr * schedule(step)``.
+    Each of its groups has a key ``base_lr``, the largest of which is the learning rate that was
+    asked for: before every step the trainer sets ``lr = base_lr * schedule(step)``. Weights without
+    a gradient stay as they are.
     """
 
-    def __call__(self, parameters: Sequence[Parameter], lr: float, **settings: Any) -> Any:
-        """The optimizer."""
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups, live: ``lr`` is set in them."""
+
+    def step(self) -> None:
+        """Takes one step; gradients are read only."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, strings, booleans and None, in dicts and lists: what resuming needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave, groups and float32 copies of weights included."""
+
+
+class OptimizerFactory(Protocol):
+    """Makes an optimizer; every setting but the learning rate has a default."""
+
+    def __call__(self, parameters: Sequence[Parameter], lr: float, **settings: Any) -> Optimizer:
+        """The optimizer of the present values of ``parameters``."""
 
 
 class Tracker(Protocol):

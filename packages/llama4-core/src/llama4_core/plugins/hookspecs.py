@@ -65,6 +65,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("encoders", "encoder", "llama4-vision", "EncoderProblem"),
         Socket("adapters", "adapter", "llama4-vision"),
         Socket("objectives", "objective", "llama4-train"),
+        Socket("optimizers", "optimizer", "llama4-train"),
         Socket("data_sources", "data_source", "llama4-train"),
     )
 }
@@ -218,4 +219,13 @@ class Hooks:
 
         Target: built as ``target(**settings)`` with the settings of a recipe;
         llama4_train.protocols.DataSource.
+        """
+
+    @hookspec
+    def llama4_optimizers(self) -> Iterable[Component]:
+        """What turns gradients into new weights.
+
+        Target: built as ``target(parameters, lr, **settings)`` with
+        ``llama4_train.protocols.Parameter`` values and the settings of a recipe, all of which but
+        ``lr`` have defaults; llama4_train.protocols.Optimizer.
         """

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _ROOT = files("llama4_core.scaffold") / "templates"
 _SUFFIX = ".template"
 # What is a function, and not a class: the name of it.
-_FUNCTIONS = {"models": "shape"}
+_FUNCTIONS = {"models": "shape", "optimizers": "optimizer"}
 
 
 def templated() -> tuple[str, ...]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from llama4_train.optimizers.together import Masters
+from llama4_train.optimizers.masters import with_masters
+from llama4_train.optimizers.settings import at_least_zero, check_parameters, pair
 from llama4_train.protocols import Parameter
 
-_NARROW = (torch.bfloat16, torch.float16)
+NOT_DECAYED = ("vector", "embedding")
+"""Roles without weight decay: weights of norms belong near 1, and rare tokens would fade."""
 
 
 def adamw(
@@ -29,35 +29,30 @@ def adamw(
     Args:
         parameters: to be trained.
         lr: largest learning rate.
-        betas: of AdamW (Loshchilov and Hutter, 2019); the second is that of the published recipes
-            of large models.
-        eps: of AdamW.
-        weight_decay: of AdamW, decoupled.
+        betas: of the running means of gradients and of their squares (Loshchilov and Hutter,
+            "Decoupled weight decay regularization", 2019); 0.95 is that of the published recipes
+            of large models (Touvron et al., "Llama 2", 2023).
+        eps: added to the root of the second mean.
+        weight_decay: decoupled: weights shrink by ``lr * weight_decay`` of themselves per step.
         masters: keep float32 copies of narrower weights.
+
+    Raises:
+        RecipeError: a setting is out of range, or there is nothing to train.
     """
+    check_parameters(parameters)
+    at_least_zero("lr", lr)
+    at_least_zero("eps", eps)
+    at_least_zero("weight_decay", weight_decay)
+    both = pair("betas", betas)
 
     def build(given: Sequence[Parameter]) -> Any:
         groups = []
-        for decay, roles in (
-            (weight_decay, ("matrix", "experts", "router", "head")),
-            (0.0, ("vector", "embedding")),
+        for decay, values in (
+            (weight_decay, [one.value for one in given if one.role not in NOT_DECAYED]),
+            (0.0, [one.value for one in given if one.role in NOT_DECAYED]),
         ):
-            values = [one.value for one in given if one.role in roles]
             if values:
                 groups.append({"params": values, "weight_decay": decay, "base_lr": lr})
-        return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), eps=eps, fused=True)
+        return torch.optim.AdamW(groups, lr=lr, betas=both, eps=eps, fused=True)
 
     return with_masters(parameters, build) if masters else build(parameters)
-
-
-def with_masters(
-    parameters: Sequence[Parameter], build: Callable[[Sequence[Parameter]], Any]
-) -> Any:
-    """``build(parameters)``, over float32 copies where the weights are narrower."""
-    if not any(one.value.dtype in _NARROW for one in parameters):
-        return build(parameters)
-    copies = [
-        replace(one, value=nn.Parameter(one.value.detach().float().clone())) for one in parameters
-    ]
-    pairs = [(one.value, copy.value) for one, copy in zip(parameters, copies, strict=True)]
-    return Masters(pairs, build(copies))

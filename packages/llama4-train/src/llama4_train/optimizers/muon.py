@@ -13,26 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama4_train.optimizers.adamw import adamw, with_masters
+from llama4_train.optimizers.adamw import adamw
+from llama4_train.optimizers.masters import with_masters
+from llama4_train.optimizers.settings import at_least_zero, check_parameters, share
 from llama4_train.optimizers.together import Together
 from llama4_train.protocols import Parameter
 
 # Coefficients of the quintic of Jordan et al.: steep at zero, so that five rounds are enough.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
-_SMALLEST_NORM = 1e-7
+# Below this Frobenius norm a gradient is nothing but rounding: it is not blown up to a full step.
+SMALLEST_NORM = 1e-7
 
 
 def orthogonalise(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     """Moves the singular values of ``[..., out, in]`` close to 1, each matrix for itself.
 
     ``X <- a X + (b A + c A^2) X`` with ``A = X X^T``, from ``X / |X|``: after five rounds singular
-    values lie between about 0.7 and 1.2, whatever they were.
+    values lie between about 0.7 and 1.2 unless they were below a hundredth of the norm. It is
+    computed in the dtype of ``matrices``; ``torch.optim.Muon`` computes it in bfloat16.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=_SMALLEST_NORM)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -42,26 +46,31 @@ def orthogonalise(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon over matrices ``[out, in]`` and stacks of them ``[E, out, in]``.
 
-    ``m <- beta m + (1 - beta) g``; the step is ``lr sqrt(max(1, out / in))`` times
-    ``orthogonalise(beta m + (1 - beta) g)`` (Nesterov).
+    ``m <- beta m + (1 - beta) g``; weights shrink by ``lr * weight_decay`` of themselves, and the
+    step is ``lr sqrt(max(1, out / in))`` times ``orthogonalise(beta m + (1 - beta) g)`` (Nesterov).
 
     Args:
-        groups: of parameters.
+        matrices: parameters of two or three axes.
         lr: learning rate.
         momentum: beta.
-        weight_decay: decoupled, times lr.
+        weight_decay: decoupled.
     """
 
     def __init__(
-        self, groups: Any, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        matrices: Sequence[torch.nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(
-            groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "base_lr": lr}
+            matrices,
+            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "base_lr": lr},
         )
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Takes one step."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Takes one step; parameters without a gradient stay as they are."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -81,32 +90,47 @@ def muon(
     parameters: Sequence[Parameter],
     lr: float,
     *,
-    adamw_lr: float,
+    adamw_lr: float | None = None,
     momentum: float = 0.95,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
     masters: bool = True,
 ) -> Any:
-    """Muon for matrices and experts, AdamW for everything else.
+    """Muon for matrices and experts, AdamW without decay for everything else.
 
     Args:
         parameters: to be trained.
-        lr: of Muon.
-        adamw_lr: of AdamW, for embeddings, head, routers and vectors.
+        lr: largest learning rate of Muon.
+        adamw_lr: largest learning rate of AdamW, for embeddings, head, routers, vectors, and
+            kernels of more than two axes; None for a tenth of ``lr``, which is the ratio between
+            the usual rates of both (0.02 and 0.002).
         momentum: of Muon.
         weight_decay: of Muon, decoupled.
         betas: of AdamW.
         masters: keep float32 copies of narrower weights.
+
+    Raises:
+        RecipeError: a setting is out of range, or there is nothing to train.
     """
+    check_parameters(parameters)
+    at_least_zero("lr", lr)
+    at_least_zero("weight_decay", weight_decay)
+    share("momentum", momentum)
+    other_lr = lr / 10 if adamw_lr is None else adamw_lr
+    at_least_zero("adamw_lr", other_lr)
 
     def build(given: Sequence[Parameter]) -> Any:
-        matrices = [one.value for one in given if one.role in ("matrix", "experts")]
-        others = [one for one in given if one.role not in ("matrix", "experts")]
+        matrices = [one.value for one in given if _is_matrix(one)]
+        others = [one for one in given if not _is_matrix(one)]
         members: list[Any] = []
         if matrices:
             members.append(Muon(matrices, lr, momentum, weight_decay))
         if others:
-            members.append(adamw(others, adamw_lr, betas=betas, weight_decay=0.0, masters=False))
+            members.append(adamw(others, other_lr, betas=betas, weight_decay=0.0, masters=False))
         return Together(members)
 
     return with_masters(parameters, build) if masters else build(parameters)
+
+
+def _is_matrix(one: Parameter) -> bool:
+    return (one.role, one.value.dim()) in {("matrix", 2), ("experts", 3)}
