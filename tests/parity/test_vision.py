@@ -244,6 +244,16 @@ def test_greedy_continuations(seeing: Any, text: str, name: str) -> None:
     expected = whole[0, tokens.shape[1] :].tolist()
     assert len(expected) == 12
     assert greedy(ours, tokens[0], pixels, 12) == expected
+    # And by the public way, with the prompt whole and cut in the middle of a picture.
+    for chunk in (None, 5):
+        said = ours.generate(
+            tokens[0].tolist(),
+            pixel_values=pixels,
+            max_tokens=12,
+            ignore_eos=True,
+            prefill_chunk=chunk,
+        )
+        assert list(said.tokens) == expected
     # Teacher-forced and uncached: every word of theirs is the likeliest to us too.
     logits = ours.logits(whole[0, :-1], pixels)
     assert logits[tokens.shape[1] - 1 :].argmax(-1).tolist() == expected

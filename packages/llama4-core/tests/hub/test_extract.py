@@ -2,16 +2,30 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
 from llama4_core.checkpoints.extract import extract
+from llama4_core.checkpoints.keys import native_shapes
+from llama4_core.checkpoints.part import vision_part
+from llama4_core.checkpoints.save import write_checkpoint
 from llama4_core.cli import main
 from llama4_core.errors import CheckpointError
 from llama4_core.hub.extract import extract_remote
 from llama4_core.hub.remote import RemoteCheckpoint
 from llama4_core.hub.resolve import cached, folder_of
 from llama4_core.hub.settings import Repo
+from llama4_core.specs import (
+    AttentionSpec,
+    DenseSpec,
+    LayerSpec,
+    ModelSpec,
+    RopeSpec,
+    TokenIds,
+    VisionSpec,
+)
 
 REPO = "someone/small"
 
@@ -95,3 +109,36 @@ def test_the_command(serve, plain, tmp_path, capsys):
     address = f"{hub.origin}/storage"
     assert main(["extract", address, "--from", "meta", "--part", "text", str(tmp_path / "x")]) == 2
     assert "leave --from out" in capsys.readouterr().err
+
+
+@pytest.fixture(params=["huggingface", "native", "other encoder"])
+def with_eyes(request, tmp_path):
+    """A checkpoint with eyes, of Llama 4's make or of one that only a component knows."""
+    attention = AttentionSpec("full-rope", 2, 1, 4, rope=RopeSpec(1e4))
+    vision = VisionSpec(8, 1, 2, 32, 8, 4, 3, 0.5, 6, 6, 1e4, 1e-5)
+    spec = ModelSpec("small", 9, 8, 1e-5, 64, False, (LayerSpec(attention, DenseSpec(3)),),
+                     vision=vision, tokens=TokenIds(image=5), dtype="float32")  # fmt: skip
+    weights = {name: torch.randn(shape) for name, shape in native_shapes(spec).items()}
+    if request.param == "other encoder":
+        spec = replace(spec, vision=replace(vision, encoder="other"))
+        weights = {n: t for n, t in weights.items() if not n.startswith("vision.encoder.")}
+        weights["vision.encoder.of.its.own"] = torch.randn(3, 4)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    form = "native" if request.param == "other encoder" else request.param
+    write_checkpoint(weights, spec, folder, form)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_eyes_are_read_alone(serve, with_eyes, tmp_path, part):
+    serve(with_eyes)
+    remote = RemoteCheckpoint(REPO)
+    extract_remote(remote, tmp_path / "remote", part)
+    extract(with_eyes, tmp_path / "local", part)
+    assert contents(tmp_path / "remote") == contents(tmp_path / "local")
+    if part == "vision":
+        ours, theirs = vision_part(tmp_path / "remote"), vision_part(with_eyes)
+        assert ours[:2] == theirs[:2]
+        assert ours[2].keys() == theirs[2].keys()
+        assert all(torch.equal(ours[2][name], theirs[2][name]) for name in ours[2])

@@ -24,8 +24,8 @@ SHARD_BYTES = 4 * 1024**3
 class CheckpointFormat(Protocol):
     """A way to lay out a model in a folder. Built as ``target()``; stateless.
 
-    Canonical names are those of the model's ``state_dict()``; weights that belong to an image
-    encoder are named ``vision.`` and whatever the folder calls them.
+    Canonical names are those of the model's ``state_dict()``, eyes included: ``vision.encoder.*``,
+    ``vision.adapter.*`` and ``vision.projector.weight``.
 
     A format may offer more, and ``llama4 convert`` then uses it:
 
