@@ -19,3 +19,7 @@ class NoMoreDataError(DataError):
 
 class TrainingError(Llama4Error):
     """A run cannot start, go on or be resumed."""
+
+
+class EvaluationError(Llama4Error):
+    """A model cannot be measured as asked, or results cannot be compared."""

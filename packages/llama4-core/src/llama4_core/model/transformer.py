@@ -72,6 +72,10 @@ class Transformer(nn.Module):
         if spec.vision is not None:
             self.vision = parts.build("modalities", "vision", "auto", spec, parts.child("vision"))
         self._make_cache = parts.factory("caches", "cache", "bounded")
+        self.find_rotations()
+
+    def find_rotations(self) -> None:
+        """Looks up which rotations the layers need; again where a layer's variant was replaced."""
         rotaries = (
             getattr(getattr(layer.attention, "variant", None), "rotary", None)
             for layer in self.layers
