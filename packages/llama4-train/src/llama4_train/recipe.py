@@ -51,6 +51,32 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class LoraPart:
+    """Low-rank adapters, which alone are trained then; see :func:`llama4_train.lora.apply_lora`.
+
+    Attributes:
+        rank: of each adapter, for each expert.
+        alpha: the change of a weight is ``(alpha / rank) B A``; None for ``2 rank``.
+        targets: globs of the modules and parameters that get one.
+        dropout: probability with which an input of A is dropped.
+    """
+
+    rank: int
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("layers.*.attention",)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least("rank", self.rank, 1)
+        if self.alpha is not None and not self.alpha > 0:
+            raise RecipeError(f"alpha is {self.alpha}; expected a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"dropout is {self.dropout}; expected a probability below 1")
+        if not self.targets:
+            raise RecipeError("targets is empty; expected globs such as 'layers.*.attention'")
+
+
+@dataclass(frozen=True)
 class ModelPart:
     """What is trained.
 
@@ -64,6 +90,7 @@ class ModelPart:
         train: globs of the parameters that are trained; empty for all.
         checkpointing: activation checkpointing: "none", "full" (every block), or "selective"
             (every second block).
+        lora: adapters, in the place of ``train``.
     """
 
     start: str
@@ -73,11 +100,17 @@ class ModelPart:
     tokenizer: str | None = None
     train: tuple[str, ...] = ()
     checkpointing: str = "none"
+    lora: LoraPart | None = None
 
     def __post_init__(self) -> None:
         _one_of("weights", self.weights, ("random", "stored"))
         _one_of("dtype", self.dtype, ("float32", "bfloat16", "float16", "float64"))
         _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
+        if self.lora is not None and self.train:
+            raise RecipeError(
+                f"train is {list(self.train)} and there is lora; expected one of them: adapters "
+                "alone are trained where there are any"
+            )
 
 
 @dataclass(frozen=True)

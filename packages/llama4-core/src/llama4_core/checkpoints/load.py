@@ -59,7 +59,8 @@ def load(
         device: where the weights go.
         overrides: slot path globs -> component names or objects.
         quantize: no quantiser exists yet; anything but None is refused.
-        adapters: no adapter format exists yet; anything is refused.
+        adapters: refused: they are put onto a loaded model, by
+            ``llama4_train.lora.load_adapter(model, folder)``.
         random: a seed: take only the description and draw the weights.
         plugins: the user's own plugin files.
         revision: branch, tag or commit of a repository; "main" if it is not said.
@@ -84,8 +85,9 @@ def load(
         )
     if adapters:
         raise CheckpointError(
-            f"adapters are {[str(adapter) for adapter in adapters]}, but no adapter format is "
-            "known; merge them into the weights first"
+            f"adapters are {[str(adapter) for adapter in adapters]}; expected none: load the model "
+            "without them, then call llama4_train.lora.load_adapter(model, folder) for each, which "
+            "pip install llama4-train brings"
         )
     if dtype != "auto" and dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; expected 'auto' or one of {', '.join(DTYPES)}")

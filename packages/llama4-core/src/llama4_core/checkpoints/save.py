@@ -55,6 +55,9 @@ def save(
     and tokenizer, generation settings and licence files of the folder that the model came from go
     along. The folder appears only when it is complete.
 
+    A module whose weights no checkpoint format has a place for says so, and what to do, in an
+    attribute ``refuses_saving``.
+
     Args:
         model: with weights.
         path: a folder that does not exist, or is empty.
@@ -74,6 +77,10 @@ def save(
             f"{path}: the model has shapes but no weights ({empty[0]} is on the meta device); "
             "load or initialise it before saving"
         )
+    for name, module in model.named_modules():
+        refusal = getattr(module, "refuses_saving", None)
+        if refusal is not None:
+            raise CheckpointError(f"{path}: {name} {refusal}")
     spec = replace(model.spec, dtype=str(model.dtype).removeprefix("torch."))
     tensors = {**state, **model.extra_weights}
     write_checkpoint(

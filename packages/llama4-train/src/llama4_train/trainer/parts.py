@@ -21,6 +21,7 @@ from llama4_train.data.encode import Encoder
 from llama4_train.data.mixture import Mixture
 from llama4_train.data.pipeline import Pipeline
 from llama4_train.errors import RecipeError
+from llama4_train.lora.apply import apply_lora
 from llama4_train.optimizers.roles import parameters_of
 from llama4_train.protocols import Objective
 from llama4_train.recipe import DataPart, ModelPart, Recipe
@@ -131,6 +132,9 @@ def model_of(part: ModelPart, seed: int) -> nn.Module:
         raise RecipeError(f"{part.start} has no tokenizer; say its folder in model.tokenizer")
     if part.train:
         train_only(model, part.train)
+    if part.lora is not None:
+        alpha = 2.0 * part.lora.rank if part.lora.alpha is None else part.lora.alpha
+        apply_lora(model, part.lora.rank, alpha, part.lora.targets, part.lora.dropout, seed=seed)
     trained: nn.Module = model.train()
     return trained
 
