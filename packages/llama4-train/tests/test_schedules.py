@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama4_train.errors import RecipeError
 from llama4_train.recipe import SchedulePart
 from llama4_train.schedules import factor
 
@@ -36,9 +37,7 @@ def test_factors_are_shares_and_rise_only_in_the_warm_up(schedule, steps):
     values = curve(schedule, steps)
     assert all(0 <= value <= 1 for value in values)
     later = values[max(schedule.warmup - 1, 0) :]
-    assert all(
-        after <= before + ROUNDING for before, after in zip(later, later[1:], strict=False)
-    )
+    assert all(after <= before + ROUNDING for before, after in zip(later, later[1:], strict=False))
 
 
 @given(SCHEDULES, STEPS)
@@ -99,3 +98,16 @@ def test_wsd_is_stable_until_its_last_steps(stable, decay, floor):
 )  # fmt: skip
 def test_values_by_hand(schedule, steps, expected):
     assert curve(schedule, steps) == pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shape": "cosine", "decay": 3}, "decay is 3, but shape cosine has no such steps"),
+        ({"shape": "wsd"}, "decay is 0; expected the number of steps"),
+        ({"shape": "constant", "floor": 0.1}, "floor is 0.1, but shape constant never falls"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, said):
+    with pytest.raises(RecipeError, match=said):
+        SchedulePart(**settings)

@@ -187,6 +187,18 @@ class SchedulePart:
         _at_least("decay", self.decay, 0)
         if not 0 <= self.floor <= 1:
             raise RecipeError(f"floor is {self.floor}; expected a share from 0 to 1")
+        if self.decay and self.shape != "wsd":
+            raise RecipeError(
+                f"decay is {self.decay}, but shape {self.shape} has no such steps; leave it out, "
+                "or choose shape wsd"
+            )
+        if not self.decay and self.shape == "wsd":
+            raise RecipeError("decay is 0; expected the number of steps in which wsd falls")
+        if self.floor and self.shape == "constant":
+            raise RecipeError(
+                f"floor is {self.floor}, but shape constant never falls; leave it out, or choose "
+                "shape cosine or wsd"
+            )
 
 
 @dataclass(frozen=True)
