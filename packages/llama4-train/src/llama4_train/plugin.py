@@ -74,6 +74,14 @@ OPTIMIZERS = (
     ),
 )
 
+COMMANDS = (
+    Component(
+        "train.tokenizer",
+        "llama4_train.cli.tokenizer:Command",
+        "learn a tokenizer from text",
+    ),
+)
+
 
 @hookimpl
 def llama4_objectives() -> tuple[Component, ...]:
@@ -91,3 +99,9 @@ def llama4_data_sources() -> tuple[Component, ...]:
 def llama4_optimizers() -> tuple[Component, ...]:
     """Our optimizers."""
     return OPTIMIZERS
+
+
+@hookimpl
+def llama4_commands() -> tuple[Component, ...]:
+    """Our commands."""
+    return COMMANDS

@@ -30,23 +30,27 @@ MODEL = MetaFormat.name
 CONFIG = "tokenizer_config.json"
 
 
-def tokenizer_json(ranks: Sequence[bytes]) -> str:
+def tokenizer_json(ranks: Sequence[bytes], specials: Sequence[str] = SPECIALS) -> str:
     """The content of a Hugging Face ``tokenizer.json`` that gives the same ids.
 
     It begins every text with ``<|begin_of_text|>``, as the Hugging Face checkpoints do.
 
     Args:
         ranks: as of :class:`~llama4_core.tokenizers.meta.MetaTokenizer`.
+        specials: special tokens in the order of their ids, which follow the ranks; all of Llama 4
+            unless said otherwise. Only with these is there a ``tokenizer.model`` of the same ids.
 
     Raises:
-        TokenizerError: a byte is missing.
+        TokenizerError: a byte is missing, or ``<|begin_of_text|>`` is.
     """
     from tokenizers import AddedToken, processors
 
     check_bytes(ranks, "the table of ranks")
+    if BEGIN_OF_TEXT not in specials:
+        raise TokenizerError(f"{BEGIN_OF_TEXT!r} is not among the special tokens; expected it")
     built = byte_pair_tokenizer(ranks)
     built.add_special_tokens(
-        [AddedToken(name, special=True, normalized=False) for name in SPECIALS]
+        [AddedToken(name, special=True, normalized=False) for name in specials]
     )
     built.post_processor = processors.Sequence(
         [
@@ -54,7 +58,7 @@ def tokenizer_json(ranks: Sequence[bytes]) -> str:
             processors.TemplateProcessing(
                 single=f"{BEGIN_OF_TEXT} $A",
                 pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT}:1 $B:1",
-                special_tokens=[(BEGIN_OF_TEXT, len(ranks))],
+                special_tokens=[(BEGIN_OF_TEXT, len(ranks) + specials.index(BEGIN_OF_TEXT))],
             ),
         ]
     )
@@ -77,7 +81,7 @@ def write_tokenizer_json(
         TokenizerError: a byte is missing.
     """
     Path(folder, JSON).write_text(tokenizer_json(ranks), encoding="utf-8")
-    Path(folder, CONFIG).write_text(_settings(eos), encoding="utf-8")
+    Path(folder, CONFIG).write_text(settings_text(eos), encoding="utf-8")
 
 
 def missing_files(folder: Path, wanted: str, *, eos: Collection[int] = ()) -> dict[str, str]:
@@ -105,14 +109,19 @@ def missing_files(folder: Path, wanted: str, *, eos: Collection[int] = ()) -> di
             turns = not eos or len(ranks) + SPECIALS.index(END_OF_TURN) in eos
             found = {JSON: tokenizer_json(ranks)}
             if not (folder / CONFIG).is_file():
-                found[CONFIG] = _settings(END_OF_TURN if turns else END_OF_TEXT)
+                found[CONFIG] = settings_text(END_OF_TURN if turns else END_OF_TEXT)
             return found
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         log.warning("%s: no %s is written beside the weights: %s", folder, wanted, error)
     return {}
 
 
-def _settings(eos: str) -> str:
+def settings_text(eos: str = END_OF_TURN) -> str:
+    """The content of ``tokenizer_config.json``.
+
+    Args:
+        eos: the end-of-text token.
+    """
     settings = {
         "bos_token": BEGIN_OF_TEXT,
         "clean_up_tokenization_spaces": False,

@@ -29,6 +29,11 @@ class Mixture:
         weights: shares; they need not sum to 1.
         seed: of the choice.
 
+    Attributes:
+        sources: as given.
+        drawn: records so far.
+        ended: label of the source that has ended; None while none has.
+
     Raises:
         DataError: no source, or a weight that is no share.
     """
@@ -49,6 +54,7 @@ class Mixture:
                 raise DataError(f"weights are {list(weights)}; expected finite numbers above 0")
         self.sources = tuple(sources)
         self.drawn = 0
+        self.ended: str | None = None
         self._seed = seed
         self._weights = [float(weight) for weight in weights]
         self._bounds = list(accumulate(self._weights))
@@ -69,6 +75,7 @@ class Mixture:
         try:
             record = next(source)
         except StopIteration:
+            self.ended = label
             raise NoMoreDataError(
                 f"the data source {label!r} has ended after {self.drawn:,} records of the "
                 "mixture; set its epochs to 0 to go on without end, or take fewer steps"
@@ -124,3 +131,4 @@ class Mixture:
                 source.restore(one)
             raise
         self.drawn = drawn
+        self.ended = None

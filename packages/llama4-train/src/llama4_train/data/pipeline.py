@@ -90,11 +90,18 @@ class Pipeline:
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches until the data ends."""
+        """Batches until the data ends.
+
+        Raises:
+            NoMoreDataError: it broke off.
+            DataError: a record cannot be used, and ``on_error`` is "stop".
+        """
         while True:
             try:
                 batch = self.batch()
             except NoMoreDataError:
+                if self.mixture.ended is None:
+                    raise
                 return
             yield batch
 
