@@ -1,6 +1,7 @@
 """Schedules: their shape for any numbers, and some values by hand."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def test_factors_are_shares_and_rise_only_in_the_warm_up(schedule, steps):
     values = curve(schedule, steps)
     assert all(0 <= value <= 1 for value in values)
     later = values[max(schedule.warmup - 1, 0) :]
-    assert all(after <= before + ROUNDING for before, after in zip(later, later[1:], strict=False))
+    assert all(after <= before + ROUNDING for before, after in pairwise(later))
 
 
 @given(SCHEDULES, STEPS)
@@ -62,7 +63,7 @@ def test_no_jump(schedule, steps):
     }[schedule.shape]
     steepest = max(1 / schedule.warmup if schedule.warmup else 0.0, falling)
     values = curve(schedule, steps)
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in pairwise(values):
         assert abs(after - before) <= steepest + ROUNDING
 
 

@@ -74,5 +74,5 @@ def test_nothing_to_train_is_an_error():
 
 
 def test_an_unknown_role_is_an_error():
-    with pytest.raises(RecipeError, match="bias.weight has the role 'bias'; expected one of"):
+    with pytest.raises(RecipeError, match=r"bias\.weight has the role 'bias'; expected one of"):
         adamw([parameter("bias", 2)], 0.1)
