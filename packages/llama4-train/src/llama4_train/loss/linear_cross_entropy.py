@@ -4,8 +4,8 @@ At Llama 4's vocabulary of 202,048 the float32 logits of 1,024 tokens are 0.77 G
 gradient as much again. One function here serves training, log-probabilities and distillation.
 
 ``F.linear_cross_entropy`` of torch 2.13 returns its loss in the dtype of its inputs, so that
-bfloat16 inputs round a loss of 12.4 to a multiple of 1/16; it gives one number and not each
-token's, and computes its gradient before it knows the weight of a token.
+bfloat16 inputs round a loss of 12.4 to a multiple of 1/16, and gives neither log-sum-exp nor terms
+of a teacher.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, teacher: Teacher | N
             f"hidden states are {hidden.dtype} and the head {weight.dtype}; expected floating "
             "point: widen a quantised head first"
         )
-    ids = {"targets": (targets, hidden.shape[:1])}
+    ids: dict[str, tuple[Tensor, tuple[int, ...]]] = {"targets": (targets, hidden.shape[:1])}
     if teacher is not None:
         ids["teacher.ids"] = (teacher.ids, (*hidden.shape[:1], *teacher.ids.shape[1:2]))
         if teacher.ids.dim() == 2 and teacher.ids.shape[1] >= weight.shape[0]:
@@ -192,10 +192,10 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, teacher: Teacher | N
                 raise TrainingError(
                     f"teacher.{name} has shape {list(part.shape)}; expected {list(shape)}"
                 )
-    for name, (part, shape) in ids.items():
-        if part.shape != shape or part.dtype != torch.int64:
+    for name, (part, expected) in ids.items():
+        if part.shape != expected or part.dtype != torch.int64:
             raise TrainingError(
-                f"{name} is {part.dtype} {list(part.shape)}; expected int64 {list(shape)}"
+                f"{name} is {part.dtype} {list(part.shape)}; expected int64 {list(expected)}"
             )
         _check_range(name, part, weight.shape[0], ignored=name == "targets")
 

@@ -119,7 +119,7 @@ def _documents(batch: Batch) -> list[Batch]:
 def _learnt(subject: Subject, batches: list[Batch], step: StepFacts) -> tuple[Tensor, Any, Any]:
     """Total, parts and gradients, summed over batches."""
     objective, model = subject.build(), _model()
-    total, parts = torch.zeros((), dtype=torch.float64), {}
+    total, parts = torch.zeros((), dtype=torch.float64), dict[str, Any]()
     for batch in batches:
         loss: Loss = objective(model, batch, step)
         loss.total.backward()
@@ -177,12 +177,13 @@ def accumulation(subject: Subject, case: Case) -> None:
 
 
 def _joined(batches: list[Batch]) -> Batch:
-    tensors = (
-        torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("tokens", "targets", "weights")
+    return Batch(
+        torch.cat([batch.tokens for batch in batches]),
+        torch.cat([batch.targets for batch in batches]),
+        torch.cat([batch.weights for batch in batches]),
+        tuple(batch.lengths[0] for batch in batches),
+        tuple(batch.sources[0] for batch in batches),
     )
-    lengths = tuple(batch.lengths[0] for batch in batches)
-    return Batch(*tensors, lengths, tuple(batch.sources[0] for batch in batches))
 
 
 @check(
