@@ -11,6 +11,7 @@ from llama4_core.checkpoints.convert import convert
 from llama4_core.checkpoints.extract import extract
 from llama4_core.checkpoints.part import vision_part
 from llama4_core.checkpoints.save import write_checkpoint
+from llama4_core.cli.main import main
 from llama4_core.errors import CheckpointError
 
 from .folders import make, mixture_spec, weights_of
@@ -182,3 +183,19 @@ def test_parts_that_only_their_component_knows(tmp_path):
     write_checkpoint(weights, spec, tmp_path / "nose", "native")
     with pytest.raises(CheckpointError, match=r"nose\.weight"):
         vision_part(tmp_path / "nose")
+
+
+def test_inspect_says_what_it_cannot_count(tmp_path, capsys):
+    vision = replace(SPEC.vision, encoder="other", adapter="another")
+    weights = {n: t for n, t in weights_of(SPEC).items() if not n.startswith("vision.")}
+    weights["vision.projector.weight"] = torch.ones(48, 31, dtype=torch.bfloat16)
+    write_checkpoint(weights, replace(SPEC, vision=vision), tmp_path / "native", "native")
+    assert main(["inspect", str(tmp_path / "native")]) == 0
+    out = capsys.readouterr().out
+    assert "encoder 'other', adapter 'another'" in out
+    uncounted = "vision_encoder 'other', vision_adapter 'another', vision_projector"
+    assert f"not counted, as only the component knows: {uncounted}" in out
+    assert main(["inspect", str(tmp_path / "native"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"]["unknown"] == uncounted.split(", ")
+    assert main(["show", "accounting", str(tmp_path / "native")]) == 0
+    assert f"only the component knows: {uncounted}" in capsys.readouterr().out

@@ -212,7 +212,10 @@ def _report(spec: ModelSpec, costs: Accounting) -> str:
     lines.append(table((f"{count} x", kind) for kind, count in _kinds(spec).items()))
     if spec.vision is not None:
         v = spec.vision
-        lines.append(f"  vision: {v.layers} layers, width {v.width}, {v.image_size} px tiles")
+        other = "".join(f", {slot} {name!r}" for slot, name in v.foreign_parts)
+        lines.append(
+            f"  vision: {v.layers} layers, width {v.width}, {v.image_size} px tiles{other}"
+        )
 
     lines += ["", "parameters"]
     parts = [(name, n) for name, n in costs.parts.items() if n]
