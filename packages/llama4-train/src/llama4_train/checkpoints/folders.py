@@ -66,8 +66,8 @@ def clean(run: Path) -> None:
     for path in sorted(place.iterdir()):
         if _LEFT_OVER.fullmatch(path.name):
             log.info("%s: left over by a process that was stopped; removed", path)
-            with disk(path, "removed"):
-                shutil.rmtree(path)
+            # What cannot be removed is in nobody's way; another process may be removing it.
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_space(folder: Path, needed: int) -> None:

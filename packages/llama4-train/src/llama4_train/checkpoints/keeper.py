@@ -20,6 +20,7 @@ from llama4_train.checkpoints.folders import (
     disk,
     prune,
 )
+from llama4_train.checkpoints.groups import grouped, leads
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Keeper:
         self._error: Exception | None = None
         with disk(self.run, "written"):
             (self.run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        clean(self.run)
+        if leads():
+            clean(self.run)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Stores ``state`` as the checkpoint after ``step`` steps.
@@ -58,7 +60,6 @@ class Keeper:
                 could not be written.
         """
         from llama4_train.checkpoints.planners import json_bytes
-        from llama4_train.checkpoints.whole import grouped
 
         self.wait()
         folder = checkpoint_folder(self.run, step)
@@ -113,11 +114,9 @@ class Keeper:
             self._error.__cause__ = error
 
     def _write(self, folder: Path, state: dict[str, Any]) -> None:
-        import torch.distributed as dist
-
-        from llama4_train.checkpoints.whole import grouped, write
+        from llama4_train.checkpoints.whole import write
 
         write(state, folder)
         log.info("%s: written", folder)
-        if not grouped() or dist.get_rank() == 0:
+        if leads():
             prune(self.run, self.keep)

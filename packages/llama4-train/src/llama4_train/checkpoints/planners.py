@@ -11,6 +11,9 @@ from torch.distributed.checkpoint.planner import ReadItem, WriteItem, WriteItemT
 
 from llama4_core.errors import CheckpointError
 
+# Both walk through dictionaries and rebuild them: empty ones and keys that are numbers get lost.
+_AS_IT_IS = {"flatten_state_dict": False, "flatten_sharded_tensors": False}
+
 
 def json_bytes(value: Any, name: str) -> bytes:
     """A value as JSON that gives it back: strict numbers, keys that are strings.
@@ -45,7 +48,7 @@ class JsonSavePlanner(DefaultSavePlanner):
     """Plans a flat dictionary: tensors of any sharding, and JSON values."""
 
     def __init__(self) -> None:
-        super().__init__(flatten_state_dict=False)
+        super().__init__(**_AS_IT_IS)
 
     def transform_object(self, write_item: WriteItem, object: Any) -> Any:  # noqa: A002 - torch's name
         """Tensors as they are, everything else as JSON."""
@@ -58,7 +61,7 @@ class JsonLoadPlanner(DefaultLoadPlanner):
     """Fills the tensors of a flat dictionary in place, whatever their sharding; replaces values."""
 
     def __init__(self) -> None:
-        super().__init__(flatten_state_dict=False)
+        super().__init__(**_AS_IT_IS)
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """Puts a value into the dictionary that is loaded into."""

@@ -21,7 +21,6 @@ from llama4_core.tokenizers import load_tokenizer
 from llama4_train.checkpoints.folders import (
     CHECKPOINTS,
     checkpoints,
-    clean,
     disk,
     latest,
     sync_folder,
@@ -85,6 +84,8 @@ def begin(run: Path, recipe: Recipe, model: Any) -> None:
         )
     with disk(run, "written"):
         run.mkdir(parents=True, exist_ok=True)
+        # Of a run that was stopped before its first checkpoint, perhaps of another model.
+        shutil.rmtree(run / MODEL, ignore_errors=True)
         _describe(run, recipe, model)
         write_text(run / RECIPE, recipe.to_toml())
 
@@ -102,7 +103,6 @@ def resumable(run: Path, recipe: Recipe, model: Any) -> Path | None:
             "resume"
         )
     refuse_other(Recipe.read(run / RECIPE), recipe, run)
-    clean(run)
     place = latest(run)
     with disk(run, "written"):
         _describe(run, recipe, model)

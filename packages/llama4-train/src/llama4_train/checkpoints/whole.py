@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from llama4_core.errors import CheckpointError, Llama4Error
+from llama4_train.checkpoints.groups import grouped, leads
 from llama4_train.checkpoints.planners import JsonLoadPlanner, JsonSavePlanner
 from llama4_train.checkpoints.storage import Reader, Writer
 
 State = MutableMapping[str, Any]
 """Name -> tensor (plain, or a DTensor of any placement) or JSON value."""
-
-
-def grouped() -> bool:
-    """Whether this process is one of a group."""
-    return dist.is_available() and dist.is_initialized()
 
 
 def write(state: State, folder: str | Path, group: Any = None) -> None:
@@ -55,7 +50,7 @@ def write(state: State, folder: str | Path, group: Any = None) -> None:
             results = writer.write_data(planner.finish_plan(plan), planner)
             writer.finish(metadata, [results.wait()])
     finally:
-        if not grouped() or dist.get_rank(group) == 0:
+        if leads(group):
             writer.discard()
 
 
