@@ -1,8 +1,8 @@
 """The contract of a modality (contract 1): another kind of input in the stream of tokens.
 
 A modality reads inputs (pictures, films) on the host, says which tokens stand for them, and turns
-them into features. At each of its *placeholder* tokens the text model's embedding is replaced by the
-next feature, in order: early fusion. The text model knows no more about it than that.
+them into features. At each of its *placeholder* tokens the text model's embedding is replaced by
+the next feature, in order: early fusion. The text model knows no more about it than that.
 """
 
 from __future__ import annotations
