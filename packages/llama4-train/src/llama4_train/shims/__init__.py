@@ -1,0 +1,1 @@
+"""Small mends of other people's trainers, each undone by its own word."""
