@@ -75,10 +75,26 @@ OPTIMIZERS = (
 )
 
 COMMANDS = (
+    Component("train", "llama4_train.cli.train:Command", "run a training recipe, or go on"),
     Component(
         "train.tokenizer",
         "llama4_train.cli.tokenizer:Command",
         "learn a tokenizer from text",
+    ),
+    Component(
+        "train.ablate",
+        "llama4_train.cli.ablate:Command",
+        "compare recipes over seeds at equal active FLOPs",
+    ),
+    Component(
+        "train.stages",
+        "llama4_train.cli.stages:Command",
+        "train in stages that change chunk, length, mixture and temperature",
+    ),
+    Component(
+        "evaluate",
+        "llama4_train.cli.evaluate:Command",
+        "measure a model: perplexity, worlds, passkeys, lm-eval",
     ),
 )
 
