@@ -16,6 +16,8 @@ from llama4_train.errors import TrainingError
 from llama4_train.protocols import Batch, StepFacts
 from llama4_train.recipe import Recipe
 from llama4_train.schedules import factor
+from llama4_train.trainer.guard import check_finite
+from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.parts import Parts
 from llama4_train.trainer.state import capture, opened
 from llama4_train.trainer.step import Step
@@ -94,7 +96,9 @@ class Trainer:
             seed=recipe.seed,
         )
         total, values, counts = self._accumulate(batches, facts)
+        health = router_health(counts) | gradient_health(parts.trained)
         norm = self._clip()
+        check_finite(total, norm, self.number, batches, parts.folder)
         parts.optimizer.step()
         parts.optimizer.zero_grad(set_to_none=True)
         parts.balance(counts)
@@ -105,7 +109,7 @@ class Trainer:
             gradient_norm=norm,
             tokens=facts.tokens,
             seconds=time.perf_counter() - start,
-            parts=values,
+            parts={**values, **health},
         )
         self.number += 1
         if self.keeper is not None and self._due():

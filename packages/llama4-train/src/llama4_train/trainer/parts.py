@@ -23,8 +23,9 @@ from llama4_train.data.pipeline import Pipeline
 from llama4_train.errors import RecipeError
 from llama4_train.lora.apply import apply_lora
 from llama4_train.optimizers.roles import parameters_of
-from llama4_train.protocols import Objective
+from llama4_train.protocols import Objective, Parameter
 from llama4_train.recipe import DataPart, ModelPart, Recipe
+from llama4_train.trainer.recompute import recompute
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Parts:
         model: in training mode, the trained parameters marked.
         data: gives batches.
         objective, optimizer: built components.
+        trained: the parameters that are trained, with their roles.
         folder: of checkpoints and logs, or None.
     """
 
@@ -44,6 +46,7 @@ class Parts:
     data: Pipeline
     objective: Objective
     optimizer: Any
+    trained: list[Parameter]
     folder: Path | None = None
 
     @classmethod
@@ -65,8 +68,9 @@ class Parts:
         settings = dict(recipe.optimizer.settings)
         if "lr" not in settings:
             raise RecipeError("optimizer.settings has no lr; add the largest learning rate")
+        trained = parameters_of(model)
         optimizer = found.find("optimizers", recipe.optimizer.name).component.build(
-            parameters_of(model), **settings
+            trained, **settings
         )
         objective = found.find("objectives", recipe.objective.name).component.build(
             **recipe.objective.settings
@@ -77,6 +81,7 @@ class Parts:
             data_of(recipe.data, model, recipe.seed, found),
             objective,
             optimizer,
+            trained,
             None if folder is None else Path(folder),
         )
 
@@ -87,9 +92,9 @@ class Parts:
             if routing is None:
                 fresh.append(None)
                 continue
-            router = self.model.layers[index].feed_forward.router
-            experts = routing.experts.detach().flatten()
-            one = torch.bincount(experts[experts >= 0], minlength=router.weight.shape[0])
+            visited = routing.experts.detach().flatten()
+            experts = self.model.spec.layers[index].feed_forward.experts
+            one = torch.bincount(visited[visited >= 0], minlength=experts)
             before = counts[index] if counts else None
             fresh.append(one if before is None else before + one)
         return fresh
@@ -135,8 +140,9 @@ def model_of(part: ModelPart, seed: int) -> nn.Module:
     if part.lora is not None:
         alpha = 2.0 * part.lora.rank if part.lora.alpha is None else part.lora.alpha
         apply_lora(model, part.lora.rank, alpha, part.lora.targets, part.lora.dropout, seed=seed)
-    trained: nn.Module = model.train()
-    return trained
+    recompute(model, part.checkpointing)
+    ready: nn.Module = model.train()
+    return ready
 
 
 def data_of(part: DataPart, model: Any, seed: int, known: Catalogue) -> Pipeline:

@@ -1,0 +1,107 @@
+"""``llama4 train RECIPE``: runs a recipe, or goes on with a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama4_train.errors import RecipeError
+
+if TYPE_CHECKING:
+    from llama4_train.recipe import Recipe
+    from llama4_train.trainer.step import Step
+
+# Steps between two lines where nothing can be rewritten: in files and pipes.
+_LINE_EVERY = 10
+
+
+class Command:
+    """Trains."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options."""
+        parser.add_argument("recipe", type=Path, help="a TOML file")
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="PATH=VALUE",
+            dest="changes",
+            help="change a value of the recipe, e.g. optimizer.settings.lr=3e-4; repeatable",
+        )
+        parser.add_argument(
+            "-o", "--out", type=Path, metavar="DIR", help="new folder of checkpoints and logs"
+        )
+        parser.add_argument(
+            "--resume", type=Path, metavar="DIR", help="go on with the run in this folder, exactly"
+        )
+        parser.add_argument("--json", action="store_true", help="one JSON object per step")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="put everything together, take no step"
+        )
+        parser.epilog = (
+            "examples:\n"
+            "  llama4 train recipes/nano.toml --out runs/nano\n"
+            "  llama4 train recipes/nano.toml --resume runs/nano --set steps=2000"
+        )
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Trains until the last step; Ctrl-C leaves what the latest checkpoint holds."""
+        recipe = read(arguments.recipe, arguments.changes)
+        if arguments.out is not None and arguments.resume is not None:
+            raise RecipeError("got --out and --resume; expected a new folder or an old one")
+        from llama4_train.trainer.loop import Trainer
+
+        folder = arguments.out or arguments.resume
+        trainer = Trainer.of(recipe, folder=folder, resume=arguments.resume is not None)
+        if arguments.dry_run:
+            count = sum(one.value.numel() for one in trainer.parts.trained)
+            print(f"{recipe.name}: {recipe.steps} steps, {count / 1e6:.3f}M trained parameters")
+            return 0
+        for step in trainer:
+            _show(step, recipe, as_json=arguments.json)
+        if folder is None:
+            print("nothing was kept: give the run a folder with --out", file=sys.stderr)
+        return 0
+
+
+def read(path: Path, changes: list[str]) -> Recipe:
+    """A recipe from a file and from ``--set`` options.
+
+    Raises:
+        RecipeError: the file or a change cannot be used.
+    """
+    from llama4_train.recipe import Recipe, parse_change
+
+    recipe = Recipe.read(path)
+    return recipe.override(dict(map(parse_change, changes))) if changes else recipe
+
+
+def _show(step: Step, recipe: Recipe, *, as_json: bool) -> None:
+    if as_json:
+        values: dict[str, Any] = {
+            "step": step.number,
+            "loss": step.loss,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": step.gradient_norm,
+            "tokens": step.tokens,
+            "seconds": step.seconds,
+            **step.parts,
+            **step.evaluation,
+        }
+        print(json.dumps(values), flush=True)
+        return
+    last = step.number + 1 == recipe.steps
+    if not (sys.stderr.isatty() or last or step.number % _LINE_EVERY == 0):
+        return
+    left = (recipe.steps - step.number - 1) * step.seconds
+    line = (
+        f"step {step.number + 1}/{recipe.steps}  loss {step.loss:.4f}  "
+        f"lr {step.learning_rate:.2e}  gradient {step.gradient_norm:.2f}  "
+        f"{step.tokens / step.seconds:,.0f} tokens/s  {left / 60:.1f} min left"
+    )
+    start, end = ("\r", "\x1b[K" + ("\n" if last else "")) if sys.stderr.isatty() else ("", "\n")
+    print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
