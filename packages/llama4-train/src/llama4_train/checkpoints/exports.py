@@ -34,6 +34,8 @@ def export(
 ) -> None:
     """Writes the model of a run into the new folder ``target``, with tokenizer and licences.
 
+    Adapters of a run are merged into its weights.
+
     Llama 4's routers choose by ``sigmoid(logit)`` alone: neither Hugging Face's nor Meta's format
     has a place for the bias that balances the load of ``sigmoid-top-k-balanced``. A bias of zero is
     left out there and the router called ``sigmoid-top-k``; any other is refused unless
@@ -48,8 +50,8 @@ def export(
         tokenizer: folder whose tokenizer goes along instead of the run's or the model's.
 
     Raises:
-        CheckpointError: there is no checkpoint, it is damaged, a bias would be lost, ``target`` is
-            in use, or the format cannot hold the model.
+        CheckpointError: there is no checkpoint, it is damaged, a bias would be lost, a model has
+            adapters, ``target`` is in use, or the format cannot hold the model.
     """
     if isinstance(source, str | Path):
         if not is_run(source):
@@ -59,6 +61,10 @@ def export(
             )
         stored = stored_model(source)
     else:
+        for name, module in source.named_modules():
+            refusal = getattr(module, "refuses_saving", None)
+            if refusal is not None:
+                raise CheckpointError(f"{target}: {name} {refusal}")
         stored = StoredModel(
             running_spec(source), source.state_dict(), source.extra_weights, source.folder, Path()
         )

@@ -108,6 +108,8 @@ class Keeper:
         try:
             self._write(folder, state)
         except Llama4Error as error:
+            # Also where nobody takes another step.
+            log.warning("%s", error)
             self._error = error
         except Exception as error:  # noqa: BLE001 - of a thread: kept for the next step, never lost
             self._error = CheckpointError(f"{folder}: cannot be written: {error!r:.300}")

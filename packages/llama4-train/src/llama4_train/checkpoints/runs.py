@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from llama4_core.assembly.assemble import assemble
@@ -18,6 +18,7 @@ from llama4_core.errors import CheckpointError
 from llama4_core.specs import ModelSpec, MoESpec
 from llama4_core.specs.toml import spec_from_toml, toml_from_spec
 from llama4_core.tokenizers import load_tokenizer
+from llama4_train.checkpoints.adapters import fill, merged
 from llama4_train.checkpoints.folders import (
     CHECKPOINTS,
     checkpoints,
@@ -50,7 +51,7 @@ class StoredModel:
 
     Attributes:
         spec: what it is, its routers named as they ran.
-        tensors: its state, by the names of the model.
+        tensors: its state, by the names of the model; adapters are merged.
         aside: weights that no installed package ran.
         carried: folder with tokenizer and licences, or None.
         place: the checkpoint.
@@ -174,15 +175,34 @@ def stored_model(path: str | Path) -> StoredModel:
             f"{folder}: holds no checkpoint; expected the folder of a run that has written one "
             f"({CHECKPOINTS}/step-...), or of a checkpoint"
         )
-    state = read_part(place, WEIGHTS, ASIDE, "spec")
+    state = read_part(place, WEIGHTS, ASIDE, "spec", "recipe")
     carried = place.absolute().parent.parent / MODEL
+    spec = spec_from_toml(str(state["spec"]), f"{place}, spec")
+    tensors = _without(state, WEIGHTS)
+    part = stored_recipe(state["recipe"], place).model
+    if part.lora is not None:
+        tensors = merged(spec, part, part.lora, tensors, place)
     return StoredModel(
-        spec_from_toml(str(state["spec"]), f"{place}, spec"),
-        _without(state, WEIGHTS),
+        spec,
+        tensors,
         _without(state, ASIDE),
         carried if carried.is_dir() else None,
         place,
     )
+
+
+def stored_recipe(text: object, place: Path) -> Recipe:
+    """The recipe in a checkpoint.
+
+    Raises:
+        CheckpointError: it is no TOML.
+        RecipeError: a key is unknown or has a wrong value.
+    """
+    try:
+        values = tomllib.loads(str(text))
+    except tomllib.TOMLDecodeError as error:
+        raise CheckpointError(f"{place}: its recipe is no TOML: {error}") from error
+    return Recipe.of(values, f"{place}, recipe")
 
 
 def _without(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -210,19 +230,7 @@ def model_from_run(
     stored = stored_model(path)
     spec = stored.spec if dtype == "auto" else replace(stored.spec, dtype=dtype)
     model = assemble(spec, overrides, device="cpu", dtype=spec.dtype)
-    own = model.state_dict()
-    odd = sorted(own.keys() ^ stored.tensors.keys()) or [
-        name for name, tensor in own.items() if tensor.shape != stored.tensors[name].shape
-    ]
-    if odd:
-        raise CheckpointError(
-            f"{stored.place}: does not fit the overrides: {odd[0]} is missing or has another shape "
-            "on one side; export the run (llama4_train.checkpoints.export), and start from that "
-            "folder"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored.tensors[name])
+    fill(model, stored.tensors, stored.place)
     model.extra_weights = dict(stored.aside)
     if stored.carried is not None:
         model.folder = stored.carried

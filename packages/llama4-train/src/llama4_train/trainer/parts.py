@@ -16,12 +16,12 @@ from llama4_core.model.freezing import train_only
 from llama4_core.model.initialise import initialise
 from llama4_core.plugins.catalogue import Catalogue, catalogue
 from llama4_core.tokenizers import load_tokenizer
+from llama4_train.checkpoints.adapters import adapt
 from llama4_train.checkpoints.runs import is_run, model_from_run
 from llama4_train.data.encode import Encoder
 from llama4_train.data.mixture import Mixture
 from llama4_train.data.pipeline import Pipeline
 from llama4_train.errors import RecipeError
-from llama4_train.lora.apply import apply_lora
 from llama4_train.optimizers.roles import parameters_of
 from llama4_train.protocols import Objective, Parameter
 from llama4_train.recipe import DataPart, ModelPart, Recipe
@@ -138,8 +138,7 @@ def model_of(part: ModelPart, seed: int) -> nn.Module:
     if part.train:
         train_only(model, part.train)
     if part.lora is not None:
-        alpha = 2.0 * part.lora.rank if part.lora.alpha is None else part.lora.alpha
-        apply_lora(model, part.lora.rank, alpha, part.lora.targets, part.lora.dropout, seed=seed)
+        adapt(model, part.lora, seed)
     recompute(model, part.checkpointing)
     ready: nn.Module = model.train()
     return ready

@@ -26,11 +26,11 @@ from llama4_train.checkpoints.runs import (
     refuse_other,
     resumable,
     running_spec,
+    stored_recipe,
 )
 from llama4_train.checkpoints.same import differing, fingerprint
 from llama4_train.checkpoints.trees import first_difference, outline, rebuilt
 from llama4_train.errors import TrainingError
-from llama4_train.recipe import Recipe
 
 if TYPE_CHECKING:
     from llama4_train.trainer.loop import Trainer
@@ -137,9 +137,7 @@ def restore(trainer: Trainer, place: Path) -> None:
 
 def _refuse(trainer: Trainer, state: Mapping[str, Any], place: Path) -> None:
     """Raises where the checkpoint is not of this run."""
-    refuse_other(
-        Recipe.of(_toml(state["recipe"], place), f"{place}, recipe"), trainer.recipe, place
-    )
+    refuse_other(stored_recipe(state["recipe"], place), trainer.recipe, place)
     stored = spec_from_toml(str(state["spec"]), f"{place}, spec")
     keys = differing(stored, running_spec(trainer.model))
     if keys:
@@ -155,15 +153,6 @@ def _refuse(trainer: Trainer, state: Mapping[str, Any], place: Path) -> None:
             f"{place}: is {state['step']} steps into a run of {trainer.recipe.steps}; raise steps, "
             "or resume from an older checkpoint"
         )
-
-
-def _toml(text: object, place: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(str(text))
-    except tomllib.TOMLDecodeError as error:
-        raise CheckpointError(f"{place}: its recipe is no TOML: {error}") from error
 
 
 def _check_groups(stored: Any, own: Any, place: Path) -> None:
