@@ -261,9 +261,7 @@ class Transformer(nn.Module):
                 f"got pixel_values, but {self.spec.name} is a text model; leave them out, or load "
                 "a multimodal checkpoint"
             )
-        features = self.vision(
-            pixel_values.to(self.device, input_dtype(self.vision, self.dtype))
-        )
+        features = self.vision(pixel_values.to(self.device, input_dtype(self.vision, self.dtype)))
         return {self.vision.placeholder: features.flatten(0, 1)}
 
     def generate(

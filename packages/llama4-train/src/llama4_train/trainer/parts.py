@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from llama4_core.assembly.assemble import DTYPES, assemble
@@ -22,6 +21,7 @@ from llama4_train.data.encode import Encoder
 from llama4_train.data.mixture import Mixture
 from llama4_train.data.pipeline import Pipeline
 from llama4_train.errors import RecipeError
+from llama4_train.objectives.routing import model_counts
 from llama4_train.optimizers.roles import parameters_of
 from llama4_train.protocols import Objective, Parameter
 from llama4_train.recipe import DataPart, ModelPart, Recipe
@@ -87,17 +87,13 @@ class Parts:
 
     def counted(self, routings: Sequence[Any], counts: list[Tensor | None]) -> list[Tensor | None]:
         """Adds the tokens per expert of one batch to ``counts``, layer by layer."""
-        fresh: list[Tensor | None] = []
-        for index, routing in enumerate(routings):
-            if routing is None:
-                fresh.append(None)
-                continue
-            visited = routing.experts.detach().flatten()
-            experts = self.model.spec.layers[index].feed_forward.experts
-            one = torch.bincount(visited[visited >= 0], minlength=experts)
-            before = counts[index] if counts else None
-            fresh.append(one if before is None else before + one)
-        return fresh
+        fresh = model_counts(self.model, routings)
+        if not counts:
+            return fresh
+        return [
+            one if one is None or before is None else before + one
+            for one, before in zip(fresh, counts, strict=True)
+        ]
 
     def balance(self, counts: Sequence[Tensor | None]) -> None:
         """Lets the routers see the load of the step, once."""
