@@ -9,6 +9,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from bisect import bisect_right
@@ -233,7 +234,8 @@ def _write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise DataError(
             f"{path} cannot be written ({error.strerror or error}); what is there stays, and the "
             "same call goes on behind it"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 _ROUNDS = 6
+# Bits of a half. With two, the 24 orders of four numbers are visibly not as likely as each other
+# (chi-square over 4,800 keys: 20 standard deviations too large); with three they are.
+_LEAST = 3
 _BITS = 64
 _MASK = (1 << _BITS) - 1
 # The finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
@@ -16,8 +19,8 @@ _SECOND = 0x94D049BB133111EB
 class Permutation:
     """The numbers below ``count``, each once, in an order that ``key`` decides.
 
-    A Feistel network of six rounds permutes the numbers of ``2 b`` bits, of which there are at most
-    16 or four times ``count``; who leaves the range is sent through again until it is back. Takes
+    A Feistel network of six rounds permutes the numbers of ``2 b`` bits, of which there are 64 or
+    at most four times ``count``; who leaves the range is sent through again until it is back. Takes
     constant memory, and some microseconds for each number.
 
     Args:
@@ -27,7 +30,7 @@ class Permutation:
 
     def __init__(self, count: int, key: str) -> None:
         self._count = count
-        self._half = max(2, ((count - 1).bit_length() + 1) // 2)
+        self._half = max(_LEAST, ((count - 1).bit_length() + 1) // 2)
         digest = blake2b(key.encode(), digest_size=8 * _ROUNDS).digest()
         self._keys = [
             int.from_bytes(digest[start : start + 8], "big") for start in range(0, len(digest), 8)

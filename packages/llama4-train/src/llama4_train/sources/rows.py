@@ -59,8 +59,14 @@ class ChatRow:
             DataError: a message or a tool is malformed, or the assistant says nothing.
         """
         tools = row.get(self.tools) or ()
+        given = _field(row, self.messages, origin)
+        if not isinstance(given, list | tuple):
+            raise DataError(
+                f"{origin}: {self.messages!r} is a {type(given).__name__}; expected a list of "
+                "messages such as {'role': 'user', 'content': 'Hello'}"
+            )
         try:
-            messages = from_openai(_field(row, self.messages, origin))
+            messages = from_openai(given)
             if isinstance(tools, str):
                 tools = json.loads(tools)
             offered = tuple(functions(tools))

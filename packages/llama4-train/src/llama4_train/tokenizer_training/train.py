@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def _write(folder: Path, contents: dict[str, str]) -> tuple[Path, ...]:
             path.replace(folder / name)
     except OSError as error:
         for path in partial.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         raise DataError(
             f"{folder} cannot be written to ({error.strerror or error}); free some space, or name "
             "another folder"
