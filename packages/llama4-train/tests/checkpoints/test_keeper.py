@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from llama4_core.errors import CheckpointError
 from llama4_train.checkpoints import keeper as module
-from llama4_train.checkpoints import whole
+from llama4_train.checkpoints import storage, whole
 from llama4_train.checkpoints.folders import CHECKPOINTS, checkpoints, latest, partial_folder
 from llama4_train.checkpoints.keeper import Keeper
-from llama4_train.checkpoints.whole import read_part
+from llama4_train.checkpoints.manifest import read_manifest, verify
+from llama4_train.checkpoints.whole import contents, read_part
 
 
 def state(value: float = 0.0) -> dict:
@@ -78,6 +79,42 @@ def test_the_latest_are_kept(tmp_path_factory, steps, keep):
     assert [step for step, _ in checkpoints(run)] == sorted(steps)[-keep:]
     assert read_part(latest(run), "w")["w"].tolist() == [max(steps)] * 3
     assert all(not path.name.startswith(".") for path in (run / CHECKPOINTS).iterdir())
+
+
+def test_at_every_moment_what_has_a_name_is_whole(tmp_path, monkeypatch):
+    """What a process that is killed at that moment leaves behind."""
+    kept = Keeper(tmp_path, 2)
+    moments = []
+
+    def look():
+        found = checkpoints(tmp_path)
+        for _, folder in found:
+            verify(folder, read_manifest(folder).values())
+            contents(folder)
+        moments.append([step for step, _ in found])
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watched(*args, **settings):
+            look()
+            result = original(*args, **settings)
+            look()
+            return result
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(os, "fsync")
+    watch(Path, "replace")
+    watch(Path, "mkdir")
+    watch(shutil, "rmtree")
+    watch(storage, "_raw")
+    for step in range(1, 5):
+        kept.save(step, state(step))
+        kept.wait()
+    assert len(moments) > 100
+    # Never fewer than are kept, once they were written; never more than one beyond.
+    assert set(map(tuple, moments)) == {(), (1,), (1, 2), (1, 2, 3), (2, 3), (2, 3, 4), (3, 4)}
 
 
 def test_an_error_of_the_thread_is_raised_once_by_the_next_call(tmp_path, monkeypatch):

@@ -151,9 +151,6 @@ def trainer_of(
     model: Any = None,
 ) -> Trainer:
     """What ``Trainer.of`` does, with parts that no catalogue knows."""
-    torch.manual_seed(1)
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
     model = model or model_of(recipe)
     build = adamw if recipe.optimizer.name == "adamw" else muon
     settings = dict(recipe.optimizer.settings)

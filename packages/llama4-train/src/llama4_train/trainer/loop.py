@@ -19,7 +19,7 @@ from llama4_train.schedules import factor
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.parts import Parts
-from llama4_train.trainer.state import capture, opened
+from llama4_train.trainer.state import capture, opened, seed_generators
 from llama4_train.trainer.step import Step
 
 
@@ -51,6 +51,7 @@ class Trainer:
         self.model = parts.model
         self.number = 0
         self.keeper: Keeper | None = None
+        seed_generators(self.recipe.seed)
         if parts.folder is not None:
             self.keeper = opened(self, parts.folder, resume)
         elif resume:
@@ -138,8 +139,7 @@ class Trainer:
 
     def _clip(self) -> float:
         trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        largest = self.recipe.clip
-        norm = torch.nn.utils.clip_grad_norm_(trained, float("inf") if largest is None else largest)
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip or float("inf"))
         return float(norm)
 
 

@@ -8,11 +8,11 @@ number of the step, which the learning rate follows from.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -185,19 +185,24 @@ def _line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def seed_generators(seed: int) -> None:
+    """Seeds all global generators: a run is to follow from its recipe alone, dropout included."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    # Python's and torch's take any whole number.
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is meant
+
+
 def generators() -> dict[str, Any]:
     """The states of all global generators of random numbers: torch, devices, Python, numpy."""
-    found: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    name, keys, *rest = numpy.random.get_state()
+    found: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [str(name), keys.tolist(), *rest],
+    }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found["cuda"] = list(torch.cuda.get_rng_state_all())
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
-        name, keys, *rest = numpy.random.get_state()
-        found["numpy"] = [
-            name,
-            keys.tolist(),
-            *(one.item() if hasattr(one, "item") else one for one in rest),
-        ]
     return found
 
 
@@ -207,9 +212,6 @@ def set_generators(states: Mapping[str, Any]) -> None:
     random.setstate(states["python"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
-    if "numpy" in states:
-        import numpy
-
-        name, keys, *rest = states["numpy"]
-        state = (name, numpy.array(keys, dtype=numpy.uint32), *rest)
-        numpy.random.set_state(state)  # noqa: NPY002 - the global generator is meant
+    name, keys, *rest = states["numpy"]
+    state = (name, numpy.array(keys, dtype=numpy.uint32), *rest)
+    numpy.random.set_state(state)  # noqa: NPY002 - the global generator is meant
