@@ -156,14 +156,12 @@ def trainer_of(
     settings = dict(recipe.optimizer.settings)
     mixture = Mixture([("a", Shuffled(1)), ("b", Shuffled(2))], [1.0, 2.0], recipe.seed)
     letters: Any = Letters()
-    trained = parameters_of(model)
     parts = Parts(
         recipe=recipe,
         model=model,
         data=Pipeline(mixture, letters, recipe.data.tokens),
         objective=Noisy(),
-        optimizer=build(trained, settings.pop("lr"), **settings),
-        trained=trained,
+        optimizer=build(parameters_of(model), settings.pop("lr"), **settings),
         folder=folder,
     )
     return Trainer(parts, resume=resume)
