@@ -245,7 +245,7 @@ class Recipe:
         seed: of weights, data and everything else that is drawn.
         objective, optimizer: components; the optimizer's settings hold ``lr``.
         schedule: of the learning rate.
-        clip: largest norm of all gradients together; None for no clipping.
+        clip: largest norm of all gradients together; 0 for no clipping.
         checkpoints, evaluation: when.
         trackers: components beside the JSON lines that are always written.
         description: what the recipe is for.
@@ -259,7 +259,7 @@ class Recipe:
     objective: Slot = Slot("next-token")
     optimizer: Slot = Slot("adamw", {"lr": 1e-3})
     schedule: SchedulePart = SchedulePart()
-    clip: float | None = 1.0
+    clip: float = 1.0
     checkpoints: CheckpointPart = CheckpointPart()
     evaluation: EvaluationPart = EvaluationPart()
     trackers: tuple[Slot, ...] = ()
@@ -267,8 +267,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _at_least("steps", self.steps, 1)
-        if self.clip is not None and not self.clip > 0:
-            raise RecipeError(f"clip is {self.clip}; expected a number above 0, or leave it out")
+        if not self.clip >= 0:
+            raise RecipeError(f"clip is {self.clip}; expected a number above 0, or 0 for none")
         if self.schedule.warmup + self.schedule.decay > self.steps:
             raise RecipeError(
                 f"schedule has {self.schedule.warmup} steps of warm-up and {self.schedule.decay} "

@@ -37,7 +37,6 @@ class Parts:
         model: in training mode, the trained parameters marked.
         data: gives batches.
         objective, optimizer: built components.
-        trained: the parameters that are trained, with their roles.
         folder: of checkpoints and logs, or None.
     """
 
@@ -46,7 +45,6 @@ class Parts:
     data: Pipeline
     objective: Objective
     optimizer: Any
-    trained: list[Parameter]
     folder: Path | None = None
 
     @classmethod
@@ -68,9 +66,8 @@ class Parts:
         settings = dict(recipe.optimizer.settings)
         if "lr" not in settings:
             raise RecipeError("optimizer.settings has no lr; add the largest learning rate")
-        trained = parameters_of(model)
         optimizer = found.find("optimizers", recipe.optimizer.name).component.build(
-            trained, **settings
+            parameters_of(model), **settings
         )
         objective = found.find("objectives", recipe.objective.name).component.build(
             **recipe.objective.settings
@@ -81,9 +78,13 @@ class Parts:
             data_of(recipe.data, model, recipe.seed, found),
             objective,
             optimizer,
-            trained,
             None if folder is None else Path(folder),
         )
+
+    @property
+    def trained(self) -> list[Parameter]:
+        """The parameters that are trained, with their roles."""
+        return parameters_of(self.model)
 
     def counted(self, routings: Sequence[Any], counts: list[Tensor | None]) -> list[Tensor | None]:
         """Adds the tokens per expert of one batch to ``counts``, layer by layer."""

@@ -1,0 +1,223 @@
+"""The loop: accumulation, health, the guard, recomputed activations, and the command."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama4_core.checkpoints.safetensors_file import map_tensors, read_header
+from llama4_core.cli import main
+from llama4_core.specs.layers import every, llama4_layers
+from llama4_core.specs.model import (
+    DenseSpec,
+    ModelSpec,
+    MoESpec,
+    RopeSpec,
+    TemperatureSpec,
+    TokenIds,
+)
+from llama4_core.specs.toml import write_toml
+from llama4_train.errors import RecipeError, TrainingError
+from llama4_train.recipe import Recipe
+from llama4_train.tokenizer_training.train import train_tokenizer
+from llama4_train.trainer.guard import check_finite
+from llama4_train.trainer.health import gradient_health, router_health
+from llama4_train.trainer.loop import Trainer
+from llama4_train.worlds import world
+
+VOCABULARY = 320
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A recipe of a few steps on sums, with a model and a tokenizer in files."""
+    place = tmp_path_factory.mktemp("run")
+    sums = world("arithmetic")
+    train_tokenizer(
+        (piece.part.text for i in range(50) for piece in sums.sample(i).record.pieces),
+        place / "tokenizer",
+        vocabulary=VOCABULARY,
+        specials="small",
+    )
+    spec = ModelSpec(
+        name="tiny-for-tests",
+        vocabulary=VOCABULARY,
+        width=16,
+        norm_eps=1e-5,
+        max_positions=256,
+        tied=False,
+        layers=llama4_layers(
+            4,
+            heads=2,
+            kv_heads=1,
+            head_dim=8,
+            rope=RopeSpec(10_000.0),
+            chunk=8,
+            qk_norm=True,
+            temperature=TemperatureSpec(scale=0.1, floor=4),
+            position_free=every(2, 4),
+            moe_layers=every(2, 4),
+            moe=MoESpec(4, top_k=1, width=12, shared_width=12, router="sigmoid-top-k-balanced"),
+            dense=DenseSpec(24),
+        ),
+        tokens=TokenIds(bos=305),
+        dtype="float32",
+    )
+    write_toml(spec, place / "spec.toml")
+    return Recipe.of(
+        {
+            "name": "sums",
+            "steps": 4,
+            "model": {"start": str(place / "spec.toml"), "tokenizer": str(place / "tokenizer")},
+            "data": {
+                "length": 64,
+                "tokens": 128,
+                "sources": [{"name": "worlds", "settings": {"world": "arithmetic"}}],
+            },
+            "optimizer": {"name": "adamw", "settings": {"lr": 0.01}},
+            "schedule": {"warmup": 1},
+        }
+    )
+
+
+def weights(trainer):
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+def test_a_run_learns_and_repeats(base):
+    first, second = Trainer.of(base), Trainer.of(base)
+    losses = [step.loss for step in first]
+    assert losses == [step.loss for step in second]
+    assert losses[-1] < losses[0]
+    theirs = weights(second)
+    assert all(torch.equal(value, theirs[name]) for name, value in weights(first).items())
+
+
+def test_recomputed_activations_change_no_bit(base):
+    """Forward is pure, so that running it twice counts and draws nothing twice."""
+    found = []
+    for kind in ("none", "selective", "full"):
+        trainer = Trainer.of(base.override({"model.checkpointing": kind}))
+        steps = list(trainer)
+        biases = [
+            layer.feed_forward.router.bias.clone()
+            for layer in trainer.model.layers
+            if hasattr(layer.feed_forward, "router")
+        ]
+        found.append(([step.loss for step in steps], weights(trainer), biases))
+        assert not any("checkpoint" in name for name, _ in trainer.model.named_modules())
+    for losses, values, biases in found[1:]:
+        assert losses == found[0][0]
+        assert all(torch.equal(one, found[0][1][name]) for name, one in values.items())
+        assert all(torch.equal(one, two) for one, two in zip(biases, found[0][2], strict=True))
+
+
+def test_a_bias_moves_once_a_step(base):
+    """Whatever is accumulated, the router's rate is taken once."""
+    trainer = Trainer.of(base.override({"data.accumulate": 3, "steps": 1}))
+    list(trainer)
+    router = trainer.model.layers[1].feed_forward.router
+    assert router.bias.abs().max() == pytest.approx(router.rate)
+    assert router.bias.count_nonzero()
+
+
+def test_only_what_a_glob_names_is_trained(base):
+    trainer = Trainer.of(base.override({"model.train": ["layers.*.feed_forward"]}))
+    before = weights(trainer)
+    list(trainer)
+    for name, value in weights(trainer).items():
+        assert torch.equal(value, before[name]) == (".feed_forward." not in name), name
+
+
+def test_the_norm_is_reported_before_clipping(base):
+    free, held = (
+        list(Trainer.of(base.override({"clip": clip, "steps": 2}))) for clip in (0.0, 1e-9)
+    )
+    assert free[0].gradient_norm == held[0].gradient_norm > 1e-3
+
+
+def test_numbers_that_are_none_stop_the_run_and_keep_its_batch(base, tmp_path):
+    trainer = Trainer.of(base.override({"checkpoints.every": 1}), folder=tmp_path / "run")
+    trainer.step()
+    with torch.no_grad():
+        trainer.model.head.weight[0, 0] = math.inf
+    before = weights(trainer)
+    with pytest.raises(TrainingError, match="step 1: the loss is") as error:
+        trainer.step()
+    kept = map_tensors(read_header(tmp_path / "run" / "not-finite-1.safetensors"))
+    assert "not-finite-1.safetensors" in str(error.value)
+    assert kept["0.tokens"].shape == kept["0.targets"].shape == kept["0.weights"].shape
+    assert kept["0.lengths"].sum() == len(kept["0.tokens"])
+    after = weights(trainer)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    trainer.keeper.wait()
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "said"), [(math.nan, 1.0, "loss"), (1.0, math.inf, "norm")]
+)
+def test_the_guard_says_which_number(loss, norm, said):
+    with pytest.raises(TrainingError, match=said):
+        check_finite(loss, norm, 7, [], None)
+    check_finite(1.0, 1.0, 7, [], None)
+
+
+@given(
+    counts=st.lists(st.lists(st.integers(0, 50), min_size=4, max_size=4), min_size=1, max_size=3)
+)
+def test_load_of_experts(counts):
+    found = router_health([None, *map(torch.tensor, counts)])
+    full = [(i + 1, one) for i, one in enumerate(counts) if sum(one)]
+    assert found.get("router.violation") == (
+        pytest.approx(sum(max(one) * 4 / sum(one) - 1 for _, one in full) / len(full))
+        if full
+        else None
+    )
+    for index, one in full:
+        assert found[f"router.violation.{index}"] == pytest.approx(max(one) * 4 / sum(one) - 1)
+    if full:
+        assert found["router.idle"] == sum(n * 40 < sum(one) for _, one in full for n in one)
+
+
+def test_norms_by_role_add_up(base):
+    trainer = Trainer.of(base)
+    step = trainer.step()
+    squares = [value**2 for name, value in step.parts.items() if name.startswith("gradient.")]
+    # Sums of float32 squares in another order.
+    assert math.sqrt(sum(squares)) == pytest.approx(step.gradient_norm, rel=1e-5)
+    assert gradient_health([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.tokenizer": None}, "no tokenizer"),
+        ({"optimizer.settings": {}}, "no lr"),
+        ({"model.start": "absent"}, "absent"),
+        ({"optimizer.name": "adamv"}, "adamv"),
+    ],
+)
+def test_parts_that_do_not_fit(base, changes, said):
+    with pytest.raises(Exception, match=said) as error:
+        Trainer.of(base.override(changes))
+    assert isinstance(error.value, RecipeError | ValueError) or "unknown" in str(error.value)
+
+
+def test_the_command_trains_stops_and_goes_on(base, tmp_path, capsys):
+    file = tmp_path / "recipe.toml"
+    file.write_text(base.override({"steps": 2, "checkpoints.every": 1}).to_toml())
+    assert main(["train", str(file), "--dry-run"]) == 0
+    assert "2 steps" in capsys.readouterr().out
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), "--json"]) == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["step"] for one in first] == [0, 1]
+    more = ["--set", "steps=3", "--set", "schedule.shape=constant"]
+    assert main(["train", str(file), "--resume", str(tmp_path / "run"), *more]) == 2
+    assert "schedule" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "absent.toml")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["train", str(file), "--set", "optimizer.settngs.lr=1"]) == 2
+    assert "did you mean 'settings'" in capsys.readouterr().err
