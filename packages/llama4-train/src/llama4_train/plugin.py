@@ -98,6 +98,38 @@ COMMANDS = (
     ),
 )
 
+TRACKERS = (
+    Component(
+        "jsonl",
+        "llama4_train.trackers.jsonl:JsonLines",
+        "a line of JSON for every step, in log.jsonl; always on",
+        priority=10,
+    ),
+    Component(
+        "progress",
+        "llama4_train.trackers.progress:Progress",
+        "a line on the terminal: loss, tokens/s, use of the machine, time left",
+    ),
+    Component(
+        "tensorboard",
+        "llama4_train.trackers.tensorboard:TensorBoard",
+        "curves for TensorBoard",
+        requires=("tensorboard",),
+    ),
+    Component(
+        "wandb",
+        "llama4_train.trackers.weights_and_biases:WeightsAndBiases",
+        "Weights & Biases, offline unless it is told otherwise",
+        requires=("wandb",),
+    ),
+    Component(
+        "carbon",
+        "llama4_train.trackers.carbon:Carbon",
+        "energy and CO2 of the run by codecarbon, without the network, in carbon.json",
+        requires=("codecarbon",),
+    ),
+)
+
 
 @hookimpl
 def llama4_objectives() -> tuple[Component, ...]:
@@ -121,3 +153,9 @@ def llama4_optimizers() -> tuple[Component, ...]:
 def llama4_commands() -> tuple[Component, ...]:
     """Our commands."""
     return COMMANDS
+
+
+@hookimpl
+def llama4_trackers() -> tuple[Component, ...]:
+    """Our trackers."""
+    return TRACKERS

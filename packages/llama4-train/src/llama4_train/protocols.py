@@ -225,10 +225,19 @@ class OptimizerFactory(Protocol):
 
 
 class Tracker(Protocol):
-    """Writes down what happens; built as ``target(folder, recipe, **settings)``."""
+    """Writes down what happens; built as ``target(folder, recipe, **settings)``.
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one step."""
+    It changes nothing of the run: not the state of random numbers, nothing outside of ``folder``. A
+    resumed run builds it anew over the same folder, and logs again what came after the checkpoint.
+    """
+
+    def log(self, step: int, values: Mapping[str, float | Sequence[float]]) -> None:
+        """Numbers of one step, finite or not; lists are shares, such as the load of experts.
+
+        Args:
+            step: its number, above that of the call before.
+            values: by name; parts of a name are joined by dots.
+        """
 
     def finish(self) -> None:
-        """The run ended."""
+        """The run ended, or breaks off."""

@@ -67,6 +67,7 @@ SOCKETS: dict[str, Socket] = {
         Socket("objectives", "objective", "llama4-train"),
         Socket("optimizers", "optimizer", "llama4-train"),
         Socket("data_sources", "data_source", "llama4-train"),
+        Socket("trackers", "tracker", "llama4-train"),
     )
 }
 
@@ -228,4 +229,13 @@ class Hooks:
         Target: built as ``target(parameters, lr, **settings)`` with
         ``llama4_train.protocols.Parameter`` values and the settings of a recipe, all of which but
         ``lr`` have defaults; llama4_train.protocols.Optimizer.
+        """
+
+    @hookspec
+    def llama4_trackers(self) -> Iterable[Component]:
+        """What writes down the numbers of a run.
+
+        Target: built as ``target(folder, recipe, **settings)`` with the folder of the run, its
+        ``llama4_train.recipe.Recipe`` and the settings that it names, all of which have defaults;
+        llama4_train.protocols.Tracker.
         """
