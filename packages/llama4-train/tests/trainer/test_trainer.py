@@ -124,6 +124,33 @@ def test_a_bias_moves_once_a_step(base):
     assert router.bias.count_nonzero()
 
 
+def test_steps_are_as_long_as_the_schedule_says(base):
+    """AdamW's first step moves no weight further than its learning rate, decay aside."""
+    trainer = Trainer.of(base.override({"schedule.warmup": 4, "steps": 4}))
+    before = weights(trainer)
+    assert trainer.step().learning_rate == pytest.approx(0.01 / 4)
+    moved = [(value - before[name]).abs().max() for name, value in weights(trainer).items()]
+    # The decay of 0.1 moves a weight of 1 by a tenth of that; nothing starts above 4.
+    assert 0.9 * 0.01 / 4 < max(moved) < 1.5 * 0.01 / 4
+
+
+def test_batches_of_a_step_share_one_denominator(base):
+    """Whence the gradients of k batches are those of one batch k times as large."""
+    trainer = Trainer.of(base.override({"data.accumulate": 3}))
+    seen, real = [], trainer.parts.objective
+
+    def spy(model, batch, step):
+        seen.append((batch.weight, len(batch.tokens), step))
+        return real(model, batch, step)
+
+    trainer.parts.objective = spy
+    trainer.step()
+    assert len(seen) == 3
+    for _, _, step in seen:
+        assert step.weight == sum(weight for weight, _, _ in seen)
+        assert step.tokens == sum(tokens for _, tokens, _ in seen)
+
+
 def test_only_what_a_glob_names_is_trained(base):
     trainer = Trainer.of(base.override({"model.train": ["layers.*.feed_forward"]}))
     before = weights(trainer)
