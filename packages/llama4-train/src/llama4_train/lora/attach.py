@@ -117,7 +117,7 @@ def attach(module: nn.Module, adapters: Adapters) -> None:
     """Adds adapters to a module that has none, or new ones to those that it has."""
     held = getattr(module, CHILD, None)
     if isinstance(held, Adapters):
-        held.update(adapters)
+        held.update(dict(adapters.items()))
         return
     module.add_module(CHILD, adapters)
     adapters.hook = (

@@ -71,7 +71,7 @@ def run_adapted(
         y = _product(segments, _gated(hidden, activation), down, adapters.get(DOWN))
         return segments.tokens(y, routing.experts.shape[1], weight_on)
     _refuse_dropout(adapters, backend)
-    y: Tensor = backend(
+    merged: Tensor = backend(
         x,
         routing,
         ExpertWeights(
@@ -79,7 +79,7 @@ def run_adapted(
         ),
         weight_on=weight_on,
     )
-    return y
+    return merged
 
 
 def _gated(gate_up: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
