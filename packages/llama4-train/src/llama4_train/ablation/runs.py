@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import zlib
@@ -156,12 +155,13 @@ def flops_of(plan: Plan, known: Catalogue) -> dict[str, float]:
     Raises:
         SpecError: a model's description is not understood.
     """
-    from llama4_train.flops import flops_per_token
+    from llama4_train.flops import training_flops
 
-    return {
-        arm: float(flops_per_token(spec_of(one.model, known), plan.length or one.data.length))
-        for arm, one in plan.arms.items()
-    }
+    found = {}
+    for arm, one in plan.arms.items():
+        length = plan.length or one.data.length
+        found[arm] = training_flops(spec_of(one.model, known), [length]).total / length
+    return found
 
 
 def spec_of(part: ModelPart, known: Catalogue) -> Any:
@@ -318,16 +318,20 @@ def _costs(
 
 
 def energy(folder: Path) -> float | None:
-    """Kilowatt hours of a run, where codecarbon's table lies in its folder."""
-    total = None
-    for file in sorted(folder.rglob("emissions.csv")):
-        with file.open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines):
-                try:
-                    total = (total or 0.0) + float(row["energy_consumed"])
-                except (KeyError, TypeError, ValueError) as error:
-                    raise EvaluationError(f"{file}: is no table of codecarbon: {error}") from error
-    return total
+    """Kilowatt hours of a run, where the tracker ``carbon`` measured them; else None.
+
+    Raises:
+        EvaluationError: its file is damaged.
+    """
+    from llama4_train.trackers.carbon import CARBON
+
+    file = folder / CARBON
+    if not file.is_file():
+        return None
+    try:
+        return float(_json(file)["energy_kwh"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvaluationError(f"{file}: does not say the energy of a run: {error!r}") from error
 
 
 def _trainer(known: Catalogue) -> Start:

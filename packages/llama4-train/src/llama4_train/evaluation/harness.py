@@ -7,6 +7,7 @@ has to derive from the library's own and so can only be made where that is: :fun
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,14 +100,14 @@ def _figure(
 
 def _library() -> Any:
     try:
-        import lm_eval
-        import lm_eval.api.model
+        library = importlib.import_module("lm_eval")
+        importlib.import_module("lm_eval.api.model")
     except ImportError as error:
         raise EvaluationError(
             "the task lm-eval needs EleutherAI's evaluation harness, which cannot be imported here "
             f"({error}); pip install lm_eval"
         ) from error
-    return lm_eval
+    return library
 
 
 def adapter(
@@ -126,10 +127,10 @@ def adapter(
     Raises:
         EvaluationError: the library is not installed, or the model has no tokenizer.
     """
-    library = _library()
+    base: Any = _library().api.model.LM
     answers = Answers(model, tokens, batch, progress)
 
-    class Llama4LM(library.api.model.LM):  # type: ignore[misc]
+    class Llama4LM(base):  # type: ignore[misc]
         """Passes requests on; the library has its own ideas of threads, caches and devices."""
 
         def __init__(self) -> None:

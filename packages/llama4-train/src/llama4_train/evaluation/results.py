@@ -55,11 +55,7 @@ class Result:
     def plain(self) -> dict[str, Any]:
         """JSON values, without what is None or empty."""
         figures = [
-            {
-                key: value
-                for key, value in asdict(one).items()
-                if value not in (None, {}, 0) or key == "value"
-            }
+            {key: value for key, value in asdict(one).items() if value is not None and value != {}}
             for one in self.figures
         ]
         return {
@@ -78,7 +74,9 @@ class Result:
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """A table of figures for people, with its head."""
-    found = [("task", "of", "figure", "value", "95 % interval", "n", "chance", "majority")]
+    found: list[tuple[str, ...]] = [
+        ("task", "of", "figure", "value", "95 % interval", "n", "chance", "majority")
+    ]
     for result in results:
         for one in result.figures:
             between = "" if one.low is None else f"{number(one.low)} to {number(one.high)}"

@@ -66,7 +66,8 @@ def _batches(
 def _score(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
     lengths = [len(read) for read, _ in rows]
     flat = torch.tensor([token for read, _ in rows for token in read], device=model.device)
-    places, end = [], 0
+    places: list[int] = []
+    end = 0
     for (_, follows), length in zip(rows, lengths, strict=True):
         end += length
         places += range(end - len(follows), end)
