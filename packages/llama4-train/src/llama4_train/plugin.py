@@ -75,6 +75,9 @@ OPTIMIZERS = (
 )
 
 COMMANDS = (
+    Component(
+        "show.training", "llama4_train.cli.training:Command", "draw the curves of a training run"
+    ),
     Component("train", "llama4_train.cli.train:Command", "run a training recipe, or go on"),
     Component(
         "train.tokenizer",

@@ -76,7 +76,7 @@ def test_nothing_leaves_the_machine(tmp_path, recipe, meters):
 
 
 def test_an_unknown_country_is_refused(tmp_path, recipe, meters):
-    with pytest.raises(RecipeError, match="country is 'CHEE': did you mean 'CHE'"):
+    with pytest.raises(RecipeError, match=r"country is 'CHEE' \(did you mean 'CHE'"):
         Carbon(tmp_path, recipe(), country="CHEE")
     with pytest.raises(RecipeError, match="every is 0; expected at least 1"):
         Carbon(tmp_path, recipe(), every=0)

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 
 from llama4_core.errors import ComponentError
 from llama4_core.plugins.catalogue import catalogue
@@ -10,7 +11,7 @@ from llama4_train.errors import RecipeError, TrainingError
 from llama4_train.recipe import Slot
 from llama4_train.trackers.jsonl import read_log
 from llama4_train.trackers.opened import Trackers, open_trackers
-from llama4_train.trackers.values import scalars, values_of
+from llama4_train.trackers.values import loads_of, scalars, values_of
 from llama4_train.trainer.step import Step
 
 
@@ -121,6 +122,8 @@ def test_the_values_of_a_step():
         seconds=0.5,
         parts={"nll": 1.9, "router.violation.1": 0.25},
         evaluation={"passkey": 1.0},
+        loads=loads_of([None, torch.tensor([1, 3]), torch.tensor([0, 0])]),
+        flops=1e9,
     )
     assert values_of(step) == {
         "loss": 2.0,
@@ -128,8 +131,10 @@ def test_the_values_of_a_step():
         "gradient_norm": 1.5,
         "tokens": 64,
         "seconds": 0.5,
+        "flops": 1e9,
         "nll": 1.9,
         "router.violation.1": 0.25,
+        "router.load.1": (0.25, 0.75),
         "evaluation.passkey": 1.0,
     }
     assert dict(scalars({"a": 1, "b": (0.5, 2)})) == {"a": 1.0, "b.0": 0.5, "b.1": 2.0}

@@ -54,7 +54,7 @@ class TensorBoard:
                 "'llama4-train[tensorboard]'"
             ) from error
         # Only now is it known which of the steps on disk come again.
-        writer: Any = SummaryWriter(str(self.folder), purge_step=step)  # type: ignore[no-untyped-call]
+        writer: Any = SummaryWriter(str(self.folder), purge_step=step)
         if step == 0:
             text = "\n".join(f"    {line}" for line in self.recipe.to_toml().splitlines())
             writer.add_text("recipe", text, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama4_train.trainer.step import Step
@@ -23,9 +23,9 @@ EVALUATION = "evaluation."
 def values_of(step: Step) -> dict[str, Value]:
     """What trackers are told of a step.
 
-    ``loss``, ``learning_rate``, ``gradient_norm``, ``tokens``, ``seconds``, the parts of the loss
-    and the figures of health under their own names, and those of an evaluation behind
-    :data:`EVALUATION`.
+    ``loss``, ``learning_rate``, ``gradient_norm``, ``tokens``, ``seconds``, ``flops`` where they
+    were counted, the parts of the loss and the figures of health under their own names, the load of
+    each layer behind :data:`LOAD`, and the figures of an evaluation behind :data:`EVALUATION`.
     """
     return {
         "loss": step.loss,
@@ -33,9 +33,29 @@ def values_of(step: Step) -> dict[str, Value]:
         "gradient_norm": step.gradient_norm,
         "tokens": step.tokens,
         "seconds": step.seconds,
+        **({"flops": step.flops} if step.flops else {}),
         **step.parts,
+        **{f"{LOAD}{layer}": tuple(shares) for layer, shares in step.loads.items()},
         **{f"{EVALUATION}{name}": value for name, value in step.evaluation.items()},
     }
+
+
+def loads_of(counts: Sequence[Any]) -> dict[int, tuple[float, ...]]:
+    """The shares of a step's visits that each expert got, by layer.
+
+    Args:
+        counts: tensors ``[E]`` of visits for each layer; None for dense layers.
+
+    Returns:
+        Nothing for layers that no token visited.
+    """
+    found: dict[int, tuple[float, ...]] = {}
+    for layer, count in enumerate(counts):
+        visits = [] if count is None else count.tolist()
+        total = sum(visits)
+        if total:
+            found[layer] = tuple(one / total for one in visits)
+    return found
 
 
 def scalars(values: Mapping[str, Value]) -> Iterator[tuple[str, float]]:

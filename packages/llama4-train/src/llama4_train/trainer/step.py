@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -19,6 +19,8 @@ class Step:
         tokens: of all batches of the step.
         seconds: of wall time.
         evaluation: results of an evaluation after this step, by task.
+        loads: layer -> share of the step's tokens that each of its experts got.
+        flops: operations that the step needs (:mod:`llama4_train.flops`); 0 where nobody counted.
     """
 
     number: int
@@ -29,3 +31,5 @@ class Step:
     seconds: float
     parts: Mapping[str, float] = field(default_factory=dict)
     evaluation: Mapping[str, float] = field(default_factory=dict)
+    loads: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    flops: float = 0.0
