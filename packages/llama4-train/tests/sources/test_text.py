@@ -10,7 +10,7 @@ from llama4_train.errors import DataError
 from llama4_train.sources.index import STRIDE, Index, documents
 from llama4_train.sources.text import Text
 
-TEXTS = st.text(st.sampled_from("ab é🦙\n\n\r "), max_size=200)
+TEXTS = st.text(st.sampled_from("ab é日🦙\n\n\r "), max_size=200)
 
 
 def found(tmp_path_factory, text, **settings):
@@ -32,6 +32,16 @@ def test_pieces_of_a_file_are_the_file(tmp_path_factory, text, longest):
         assert piece.endswith("\n") or "\n" not in piece
         line = after.partition("\n")[0]
         assert len((piece + line).encode()) + 1 > longest - 3
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "日", "🦙"])
+@pytest.mark.parametrize("before", range(4))
+def test_no_border_is_within_a_character(tmp_path_factory, letter, before):
+    text = "x" * before + letter * 100
+    pieces, _ = found(tmp_path_factory, text, longest=64)
+    assert "".join(pieces) == text
+    # As much in each as there is room for.
+    assert all(len(piece.encode()) > 64 - len(letter.encode()) for piece in pieces[:-1])
 
 
 @given(text=TEXTS.filter(str.strip))

@@ -116,6 +116,12 @@ def test_the_most_common_pair_is_merged_first(digits):
     assert pairs[learn_ranks(texts, 257, digits=digits)[256]] == max(pairs.values())
 
 
+@given(count=st.integers(0, 60))
+def test_a_smaller_vocabulary_is_the_front_of_a_larger(small, count):
+    more = learn_ranks(TEXTS, 256 + 60)
+    assert learn_ranks(TEXTS, 256 + count) == more[: 256 + count]
+
+
 @given(number=st.integers(0, 10**12))
 def test_digits_stay_single(small, number):
     tokenizer, _ = small

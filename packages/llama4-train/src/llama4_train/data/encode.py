@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llama4_core.chat.format import EOM, EOT, HEADER_START, Llama4Format
+from llama4_core.chat.format import HEADER_START, Llama4Format
 from llama4_core.chat.messages import Text
 from llama4_core.chat.rendered import Rendered, Special
 from llama4_core.errors import ChatError, ModalityError, TokenizerError
@@ -139,8 +139,6 @@ class Encoder:
             tokens += ids
             weights += [1.0 if spoken else 0.0] * len(ids)
             header = max(0, header - 1)
-            if segment in (Special(EOT), Special(EOM)):
-                role = ""
         return tokens, weights
 
     def _cut(
