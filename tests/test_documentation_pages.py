@@ -48,7 +48,9 @@ def run_page(page: Path) -> int:
     return ran
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("tutorial.md", 12), ("vision.md", 14), ("training.md", 7)])
+@pytest.mark.parametrize(
+    ("page", "blocks"), [("tutorial.md", 12), ("vision.md", 14), ("training.md", 7), ("lora.md", 4)]
+)
 def test_every_block_of_a_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, page, blocks):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)

@@ -24,8 +24,12 @@ from tests.parity.oracle import (
 from torch import Tensor
 
 import llama4_core as l4
+from llama4_core.errors import CheckpointError
+from llama4_train.errors import RecipeError
 from llama4_train.lora import adapted, apply_lora, load_adapter, merge, save_adapter, unmerge
 from llama4_train.lora.attach import places
+from llama4_train.recipe import Recipe
+from llama4_train.trainer.parts import model_of
 
 peft = pytest.importorskip("peft")
 
@@ -223,3 +227,40 @@ def test_gradients_equal_those_of_peft(tmp_path: Path) -> None:
             assert float((found - wanted).norm()) <= 1e-5 * float(wanted.norm())
             compared += 1
     assert compared == 4 * 2 * 7 + 4
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_a_recipe_adapts_the_model() -> None:
+    """The table ``lora`` of a recipe, and what it is refused with."""
+    tiny = str(ROOT / "tests" / "data" / "tiny-hf")
+    part = {"start": tiny, "weights": "stored", "lora": {"rank": 2, "targets": ["**.experts"]}}
+    data = {"length": 8, "tokens": 8, "sources": [{"name": "text"}]}
+    recipe = Recipe.of({"name": "a", "steps": 1, "model": part, "data": data})
+    model = model_of(recipe.model, seed=3)
+    found = adapted(model)
+    assert found
+    assert all("experts" in one.name and (one.rank, one.alpha) == (2, 4.0) for one in found)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * len(found)
+    again = list(places(model_of(recipe.model, seed=3)))
+    other = list(places(model_of(recipe.model, seed=4)))
+    for place, same, another in zip(places(model), again, other, strict=True):
+        assert torch.equal(place.adapter.A, same.adapter.A)
+        assert not torch.equal(place.adapter.A, another.adapter.A)
+    for change, why in (
+        ({"model.lora.rank": 0}, "rank is 0"),
+        ({"model.lora.alpha": -1.0}, "alpha is -1"),
+        ({"model.lora.dropout": 1.0}, "dropout is 1"),
+        ({"model.lora.targets": []}, "targets is empty"),
+        ({"model.train": ["norm"]}, "there is lora; expected one of them"),
+        ({"model.lora.ranks": 3}, "did you mean 'rank'"),
+    ):
+        with pytest.raises(RecipeError, match=why):
+            recipe.override(change)
+
+
+def test_load_names_the_way(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"llama4_train\.lora\.load_adapter"):
+        l4.load(ROOT / "tests" / "data" / "tiny-hf", adapters=[tmp_path])
