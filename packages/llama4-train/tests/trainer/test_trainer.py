@@ -151,6 +151,16 @@ def test_batches_of_a_step_share_one_denominator(base):
         assert step.tokens == sum(tokens for _, tokens, _ in seen)
 
 
+def test_an_evaluation_disturbs_nothing(base):
+    task = {"name": "world", "settings": {"world": "arithmetic", "count": 2}}
+    watched = base.override({"evaluation": {"every": 2, "tasks": [task]}})
+    plain, seen = Trainer.of(base), Trainer.of(watched)
+    losses, steps = [step.loss for step in plain], list(seen)
+    assert [bool(step.evaluation) for step in steps] == [False, True, False, True]
+    assert [step.loss for step in steps] == losses
+    assert any(name.endswith("accuracy") for name in steps[1].evaluation)
+
+
 def test_only_what_a_glob_names_is_trained(base):
     trainer = Trainer.of(base.override({"model.train": ["layers.*.feed_forward"]}))
     before = weights(trainer)
@@ -241,6 +251,9 @@ def test_the_command_trains_stops_and_goes_on(base, tmp_path, capsys):
     assert main(["train", str(file), "--out", str(tmp_path / "run"), "--json"]) == 0
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["step"] for one in first] == [0, 1]
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert [one["loss"] for one in logged] == [one["loss"] for one in first]
+    assert all(one["flops"] > 0 and sum(one["router.load.1"]) == 1 for one in logged)
     more = ["--set", "steps=3", "--set", "schedule.shape=constant"]
     assert main(["train", str(file), "--resume", str(tmp_path / "run"), *more]) == 2
     assert "schedule" in capsys.readouterr().err

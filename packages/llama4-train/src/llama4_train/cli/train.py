@@ -6,16 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llama4_train.errors import RecipeError
+from llama4_train.recipe import Recipe, Slot, parse_change
 
 if TYPE_CHECKING:
-    from llama4_train.recipe import Recipe
     from llama4_train.trainer.step import Step
-
-# Steps between two lines where nothing can be rewritten: in files and pipes.
-_LINE_EVERY = 10
 
 
 class Command:
@@ -56,13 +53,15 @@ class Command:
         from llama4_train.trainer.loop import Trainer
 
         folder = arguments.out or arguments.resume
-        trainer = Trainer.of(recipe, folder=folder, resume=arguments.resume is not None)
+        shown = () if arguments.json else (Slot("progress"),)
+        trainer = Trainer.of(recipe, folder=folder, resume=arguments.resume is not None, also=shown)
         if arguments.dry_run:
             count = sum(one.value.numel() for one in trainer.parts.trained)
             print(f"{recipe.name}: {recipe.steps} steps, {count / 1e6:.3f}M trained parameters")
             return 0
         for step in trainer:
-            _show(step, recipe, as_json=arguments.json)
+            if arguments.json:
+                print(_as_json(step), flush=True)
         if folder is None:
             print("nothing was kept: give the run a folder with --out", file=sys.stderr)
         return 0
@@ -74,34 +73,11 @@ def read(path: Path, changes: list[str]) -> Recipe:
     Raises:
         RecipeError: the file or a change cannot be used.
     """
-    from llama4_train.recipe import Recipe, parse_change
-
     recipe = Recipe.read(path)
     return recipe.override(dict(map(parse_change, changes))) if changes else recipe
 
 
-def _show(step: Step, recipe: Recipe, *, as_json: bool) -> None:
-    if as_json:
-        values: dict[str, Any] = {
-            "step": step.number,
-            "loss": step.loss,
-            "learning_rate": step.learning_rate,
-            "gradient_norm": step.gradient_norm,
-            "tokens": step.tokens,
-            "seconds": step.seconds,
-            **step.parts,
-            **step.evaluation,
-        }
-        print(json.dumps(values), flush=True)
-        return
-    last = step.number + 1 == recipe.steps
-    if not (sys.stderr.isatty() or last or step.number % _LINE_EVERY == 0):
-        return
-    left = (recipe.steps - step.number - 1) * step.seconds
-    line = (
-        f"step {step.number + 1}/{recipe.steps}  loss {step.loss:.4f}  "
-        f"lr {step.learning_rate:.2e}  gradient {step.gradient_norm:.2f}  "
-        f"{step.tokens / step.seconds:,.0f} tokens/s  {left / 60:.1f} min left"
-    )
-    start, end = ("\r", "\x1b[K" + ("\n" if last else "")) if sys.stderr.isatty() else ("", "\n")
-    print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
+def _as_json(step: Step) -> str:
+    from llama4_train.trackers.values import values_of
+
+    return json.dumps({"step": step.number, **values_of(step)})

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llama4_core.errors import SpecError
 from llama4_core.plugins.catalogue import Catalogue
 from llama4_train.checkpoints.keeper import Keeper
 from llama4_train.errors import TrainingError
+from llama4_train.evaluation.run import evaluate
+from llama4_train.flops import training_flops
 from llama4_train.protocols import Batch, StepFacts
-from llama4_train.recipe import Recipe
+from llama4_train.recipe import Recipe, Slot
 from llama4_train.schedules import factor
+from llama4_train.trackers.opened import open_trackers
+from llama4_train.trackers.values import loads_of, values_of
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.parts import Parts
@@ -33,19 +38,29 @@ class Trainer:
             folder, checkpoints are written there, and a run that is there is not written over.
         resume: go on with the run that is in the folder, exactly where its latest checkpoint
             stands.
+        also: trackers beside those of the recipe, such as the progress on a terminal.
+        known: the catalogue.
 
     Attributes:
         recipe: what the run does.
         model: that is trained.
         number: of the next step.
         keeper: of checkpoints, or None without a folder.
+        trackers: that are told of every step.
 
     Raises:
         TrainingError: the folder is in use, or there is nothing in it that can be resumed.
         CheckpointError: the checkpoint to resume is damaged.
     """
 
-    def __init__(self, parts: Parts, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        resume: bool = False,
+        also: Sequence[Slot] = (),
+        known: Catalogue | None = None,
+    ) -> None:
         self.parts = parts
         self.recipe: Recipe = parts.recipe
         self.model = parts.model
@@ -56,17 +71,29 @@ class Trainer:
             self.keeper = opened(self, parts.folder, resume)
         elif resume:
             raise TrainingError("resume is asked for, but no folder; say the folder of the run")
+        self.known = known
+        self.trackers = open_trackers(self.recipe, parts.folder, known=known, also=also)
 
     @classmethod
-    def of(cls, recipe: Recipe, *, resume: bool = False, **settings: Any) -> Trainer:
+    def of(
+        cls,
+        recipe: Recipe,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        also: Sequence[Slot] = (),
+        known: Catalogue | None = None,
+    ) -> Trainer:
         """Puts a run together; see :meth:`llama4_train.trainer.parts.Parts.of`."""
-        return cls(Parts.of(recipe, **settings), resume=resume)
+        parts = Parts.of(recipe, folder=folder, known=known)
+        return cls(parts, resume=resume, also=also, known=known)
 
     def __iter__(self) -> Iterator[Step]:
         while self.number < self.recipe.steps:
             yield self.step()
         if self.keeper is not None:
             self.keeper.wait()
+        self.trackers.finish()
 
     def save(self) -> None:
         """Begins to write a checkpoint of where the run stands; see :class:`Keeper`.
@@ -111,15 +138,36 @@ class Trainer:
             tokens=facts.tokens,
             seconds=time.perf_counter() - start,
             parts={**values, **health},
+            evaluation=self._evaluated(),
+            loads=loads_of(counts),
+            flops=self._flops(batches),
         )
         self.number += 1
-        if self.keeper is not None and self._due():
+        self.trackers.log(taken.number, values_of(taken))
+        if self.keeper is not None and self._due(recipe.checkpoints.every, self.number):
             self.save()
         return taken
 
-    def _due(self) -> bool:
-        every = self.recipe.checkpoints.every
-        return self.number == self.recipe.steps or (every > 0 and self.number % every == 0)
+    def _due(self, every: int, done: int) -> bool:
+        return done == self.recipe.steps or (every > 0 and done % every == 0)
+
+    def _evaluated(self) -> Mapping[str, float]:
+        """What the model reaches after this step, where the recipe asks for it now."""
+        part = self.recipe.evaluation
+        if not part.tasks or not self._due(part.every, self.number + 1):
+            return {}
+        return evaluate(self.model, part.tasks, known=self.known, length=self.recipe.data.length)
+
+    def _flops(self, batches: Sequence[Batch]) -> float:
+        """Operations of the step, as if every weight were trained; 0 where nobody can count."""
+        total = 0.0
+        for batch in batches:
+            tiles = sum(len(inputs) for inputs in batch.inputs.values())
+            try:
+                total += training_flops(self.model.spec, batch.lengths, tiles=tiles).total
+            except SpecError:  # a part whose arithmetic only its component knows
+                return 0.0
+        return total
 
     def _accumulate(
         self, batches: list[Batch], facts: StepFacts
