@@ -6,9 +6,8 @@ Optimizers are built with a learning rate and no other setting.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,96 +18,34 @@ from llama4_core.testing.check import Check, Refused, Subject, check
 from llama4_core.testing.compare import close, holds, same
 from llama4_train.optimizers.roles import ROLES
 from llama4_train.protocols import Parameter
+from llama4_train.testing.optimizer_cases import (
+    CASES,
+    LR,
+    WIDE_AND_NARROW,
+    Case,
+    restored,
+    signs,
+    stored,
+    take_steps,
+    values_of,
+)
 
-LR = 0.01
 # Sums of a few dozen numbers of the order of 1, in float64.
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Case:
-    """Parameters of every role.
-
-    Attributes:
-        experts: E of the stack.
-        rows, columns: of the matrices.
-        seed: of values and gradients.
-        roles: which there are.
-        dtype: of the parameters.
-    """
-
-    experts: int
-    rows: int
-    columns: int
-    seed: int
-    roles: tuple[str, ...] = ROLES
-    dtype: torch.dtype = torch.float64
-
-    def parameters(self, device: str) -> list[Parameter]:
-        """Values of a size from 2 to 4, where a step of bfloat16 is 1/64; signs at random."""
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(ROLES, (self.rows, self.columns))
-        shapes["vector"] = (self.columns,)
-        shapes["experts"] = (self.experts, self.rows, self.columns)
-        generator = torch.Generator().manual_seed(self.seed)
-        found = []
-        for role, shape in shapes.items():
-            size = 2 + 2 * torch.rand(shape, generator=generator)
-            value = size * _signs(shape, generator)
-            # The same start in every dtype.
-            value = value.to(torch.bfloat16).to(device=device, dtype=self.dtype)
-            if role in self.roles:
-                found.append(Parameter(f"{role}.weight", nn.Parameter(value), role))
-        return found
-
-    def gradients(self, parameters: Sequence[Parameter], count: int) -> list[list[Tensor]]:
-        """``count`` times random gradients of all parameters, exact in bfloat16."""
-        generator = torch.Generator().manual_seed(self.seed + 1)
-        return [
-            [
-                torch.randn(one.value.shape, generator=generator).bfloat16().to(one.value)
-                for one in parameters
-            ]
-            for _ in range(count)
-        ]
-
-
-def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=generator) * 2 - 1
-
-
-_CASES = st.builds(
-    Case, st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**16)
-)
-# Narrow weights go another way than wide ones.
-_WIDE_AND_NARROW = st.builds(
-    replace, _CASES, dtype=st.sampled_from((torch.float32, torch.bfloat16))
-)
-
-
-def _steps(optimizer: Any, parameters: Sequence[Parameter], given: list[list[Tensor]]) -> None:
-    """A step with each of the given gradients, and none left behind."""
-    for gradients in given:
-        for one, gradient in zip(parameters, gradients, strict=True):
-            one.value.grad = gradient.clone()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def _values(parameters: Sequence[Parameter]) -> dict[str, Tensor]:
-    return {one.name: one.value.detach().clone() for one in parameters}
 
 
 def _ran(subject: Subject, case: Case, count: int = 3) -> dict[str, Tensor]:
     """The values after ``count`` steps."""
     parameters = case.parameters(subject.device)
     optimizer = subject.build(parameters, LR)
-    _steps(optimizer, parameters, case.gradients(parameters, count))
-    return _values(parameters)
+    take_steps(optimizer, parameters, case.gradients(parameters, count))
+    return values_of(parameters)
 
 
 @check(
     why="the trainer sets each group's rate from base_lr; a weight in no group never learns",
-    cases=lambda subject: _WIDE_AND_NARROW,
+    cases=lambda subject: WIDE_AND_NARROW,
+    examples=10,
 )
 def groups_of_the_contract(subject: Subject, case: Case) -> None:
     """Every weight is in one group, once; the largest base_lr is the rate that was asked for."""
@@ -134,7 +71,7 @@ def groups_of_the_contract(subject: Subject, case: Case) -> None:
 
 @check(
     why="an optimizer that climbs, or leaves a kind of weight alone, trains nothing",
-    cases=lambda subject: _WIDE_AND_NARROW,
+    cases=lambda subject: WIDE_AND_NARROW,
     examples=10,
 )
 def descends(subject: Subject, case: Case) -> None:
@@ -142,7 +79,7 @@ def descends(subject: Subject, case: Case) -> None:
     parameters = case.parameters(subject.device)
     generator = torch.Generator().manual_seed(case.seed + 2)
     # Further away than the steps can reach, so that none goes past its target.
-    targets = [one.value.detach() + 2 * _signs(one.value.shape, generator) for one in parameters]
+    targets = [one.value.detach() + 2 * signs(one.value.shape, generator) for one in parameters]
     optimizer = subject.build(parameters, LR)
     before = _losses(parameters, targets)
     for _ in range(16):
@@ -164,7 +101,8 @@ def _losses(parameters: Sequence[Parameter], targets: Sequence[Tensor]) -> list[
 
 @check(
     why="warm-up and decay of the learning rate would do nothing",
-    cases=lambda subject: _WIDE_AND_NARROW,
+    cases=lambda subject: WIDE_AND_NARROW,
+    examples=10,
 )
 def the_rate_is_obeyed(subject: Subject, case: Case) -> None:
     """At rate 0 weights keep their bits, decay included; half the rate moves them less."""
@@ -173,11 +111,11 @@ def the_rate_is_obeyed(subject: Subject, case: Case) -> None:
     for share in (1.0, 0.5):
         parameters = wide.parameters(subject.device)
         optimizer = subject.build(parameters, LR)
-        before = _values(parameters)
+        before = values_of(parameters)
         _set_rate(optimizer, share)
-        _steps(optimizer, parameters, wide.gradients(parameters, 1))
+        take_steps(optimizer, parameters, wide.gradients(parameters, 1))
         moved.append(
-            {name: (now - before[name]).norm() for name, now in _values(parameters).items()}
+            {name: (now - before[name]).norm() for name, now in values_of(parameters).items()}
         )
     for name, whole in moved[0].items():
         half = moved[1][name]
@@ -187,11 +125,11 @@ def the_rate_is_obeyed(subject: Subject, case: Case) -> None:
     parameters = case.parameters(subject.device)
     optimizer = subject.build(parameters, LR)
     given = case.gradients(parameters, 4)
-    _steps(optimizer, parameters, given[:2])
-    before = _values(parameters)
+    take_steps(optimizer, parameters, given[:2])
+    before = values_of(parameters)
     _set_rate(optimizer, 0.0)
-    _steps(optimizer, parameters, given[2:])
-    for name, now in _values(parameters).items():
+    take_steps(optimizer, parameters, given[2:])
+    for name, now in values_of(parameters).items():
         same(now, before[name], f"{name} at rate 0")
 
 
@@ -202,7 +140,8 @@ def _set_rate(optimizer: Any, factor: float) -> None:
 
 @check(
     why="frozen towers and unused experts would decay, or drift on old momentum",
-    cases=lambda subject: st.tuples(_WIDE_AND_NARROW, st.sets(st.sampled_from(ROLES), min_size=1)),
+    cases=lambda subject: st.tuples(WIDE_AND_NARROW, st.sets(st.sampled_from(ROLES), min_size=1)),
+    examples=10,
 )
 def only_what_has_a_gradient_moves(subject: Subject, case: tuple[Case, set[str]]) -> None:
     """A weight without a gradient keeps its bits, also after steps in which it had one."""
@@ -210,10 +149,10 @@ def only_what_has_a_gradient_moves(subject: Subject, case: tuple[Case, set[str]]
     parameters = given.parameters(subject.device)
     optimizer = subject.build(parameters, LR)
     gradients = given.gradients(parameters, 2)
-    _steps(optimizer, parameters, gradients[:1])
+    take_steps(optimizer, parameters, gradients[:1])
     # What gets gradients is in float32 copies elsewhere: the sum of two steps may be one of those
     # that are too small to show, so only what has to stay is looked at here.
-    before = _values(parameters)
+    before = values_of(parameters)
     for one, gradient in zip(parameters, gradients[1], strict=True):
         one.value.grad = None if one.role in silent else gradient.clone()
     kept = {one.name: one.value.grad for one in parameters if one.value.grad is not None}
@@ -231,7 +170,7 @@ def only_what_has_a_gradient_moves(subject: Subject, case: tuple[Case, set[str]]
 
 @check(
     why="LoRA trains matrices alone, a frozen model one vector: each role must be enough",
-    cases=lambda subject: st.tuples(_CASES, st.sampled_from(ROLES)),
+    cases=lambda subject: st.tuples(CASES, st.sampled_from(ROLES)),
 )
 def roles_are_enough_alone(subject: Subject, case: tuple[Case, str]) -> None:
     """An optimizer of one role alone moves it, and as it does in company of the others."""
@@ -241,15 +180,15 @@ def roles_are_enough_alone(subject: Subject, case: tuple[Case, str]) -> None:
     gradients = given.gradients(company, 2)
     optimizer = subject.build(company, LR)
     rates = _rates(optimizer, company)
-    _steps(optimizer, company, gradients)
+    take_steps(optimizer, company, gradients)
     alone = replace(given, roles=(role,)).parameters(subject.device)
     optimizer = subject.build(alone, LR)
     # The rate of a role may be a share of the one that was asked for.
     for group in optimizer.param_groups:
         group["lr"] = rates[role]
     index = [one.role for one in company].index(role)
-    _steps(optimizer, alone, [[step[index]] for step in gradients])
-    close(_values(alone)[name], _values(company)[name], _ROUNDING, f"{name} alone")
+    take_steps(optimizer, alone, [[step[index]] for step in gradients])
+    close(values_of(alone)[name], values_of(company)[name], _ROUNDING, f"{name} alone")
 
 
 def _rates(optimizer: Any, parameters: Sequence[Parameter]) -> dict[str, float]:
@@ -264,7 +203,7 @@ def _rates(optimizer: Any, parameters: Sequence[Parameter]) -> dict[str, float]:
 
 @check(
     why="experts are matrices side by side: one expert's data must not steer another's weights",
-    cases=lambda subject: st.tuples(_CASES, st.randoms(use_true_random=False)),
+    cases=lambda subject: st.tuples(CASES, st.randoms(use_true_random=False)),
 )
 def experts_are_for_themselves(subject: Subject, case: tuple[Case, Any]) -> None:
     """A permutation of experts commutes with a step; other experts' gradients change nothing."""
@@ -280,7 +219,7 @@ def experts_are_for_themselves(subject: Subject, case: tuple[Case, Any]) -> None
     changed = [step[0].clone() for step in alone.gradients(parameters, 2)]
     for gradient in changed:
         gradient[1:] *= 3
-    _steps(optimizer, parameters, [[gradient] for gradient in changed])
+    take_steps(optimizer, parameters, [[gradient] for gradient in changed])
     got = parameters[0].value.detach()[0]
     close(got, plain[0], _ROUNDING, "the first expert, where others have other gradients")
 
@@ -291,13 +230,13 @@ def _stack(subject: Subject, case: Case, turn: Callable[[Tensor], Tensor]) -> Te
     gradients = case.gradients([one], 2)
     turned = [replace(one, value=nn.Parameter(turn(one.value.detach()).clone()))]
     optimizer = subject.build(turned, LR)
-    _steps(optimizer, turned, [[turn(step[0])] for step in gradients])
+    take_steps(optimizer, turned, [[turn(step[0])] for step in gradients])
     return turned[0].value.detach()
 
 
 @check(
     why="in bfloat16 steps below 1/128 of a weight are rounded away, and training stands still",
-    cases=lambda subject: _CASES,
+    cases=lambda subject: CASES,
     examples=5,
 )
 def small_updates_are_kept(subject: Subject, case: Case) -> None:
@@ -308,8 +247,8 @@ def small_updates_are_kept(subject: Subject, case: Case) -> None:
         optimizer = subject.build(parameters, LR)
         # Always the same way, so that steps add up to more than one of bfloat16.
         given = case.gradients(parameters, 1) * 30
-        _steps(optimizer, parameters, given)
-        runs[dtype] = _values(parameters)
+        take_steps(optimizer, parameters, given)
+        runs[dtype] = values_of(parameters)
     for name, expected in runs[torch.float32].items():
         got = runs[torch.bfloat16][name]
         holds(got.dtype == torch.bfloat16, f"{name} is {got.dtype} now")
@@ -321,7 +260,8 @@ def small_updates_are_kept(subject: Subject, case: Case) -> None:
 @check(
     properties=(57,),
     why="a run that was killed and resumed would end with other weights than one that was not",
-    cases=lambda subject: st.tuples(_WIDE_AND_NARROW, st.integers(0, 3)),
+    cases=lambda subject: st.tuples(WIDE_AND_NARROW, st.integers(0, 3)),
+    examples=10,
 )
 def resumes_bit_equal(subject: Subject, case: tuple[Case, int]) -> None:
     """The state, written as JSON and tensors, goes on in a new optimizer with the same bits."""
@@ -329,62 +269,29 @@ def resumes_bit_equal(subject: Subject, case: tuple[Case, int]) -> None:
     parameters = given.parameters(subject.device)
     gradients = given.gradients(parameters, done + 3)
     optimizer = subject.build(parameters, LR)
-    _steps(optimizer, parameters, gradients[:done])
-    stored = _stored(optimizer.state_dict())
-    weights = _values(parameters)
+    take_steps(optimizer, parameters, gradients[:done])
+    kept = stored(optimizer.state_dict())
+    weights = values_of(parameters)
     _set_rate(optimizer, 0.5)
-    _steps(optimizer, parameters, gradients[done:])
+    take_steps(optimizer, parameters, gradients[done:])
     fresh = given.parameters(subject.device)
     resumed = subject.build(fresh, LR)
     with torch.no_grad():
         for one in fresh:
             one.value.copy_(weights[one.name])
-    resumed.load_state_dict(_restored(*stored))
+    resumed.load_state_dict(restored(*kept))
     for one in fresh:
         same(one.value.detach(), weights[one.name], f"{one.name} after loading")
     _set_rate(resumed, 0.5)
-    _steps(resumed, fresh, gradients[done:])
-    for name, expected in _values(parameters).items():
-        same(_values(fresh)[name], expected, f"{name} of the resumed run")
-
-
-def _stored(state: Any) -> tuple[str, list[Tensor]]:
-    """JSON text and tensors, as checkpoints keep a state; pairs keep the types of keys."""
-    tensors: list[Tensor] = []
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensors.append(value.detach().clone())
-            return {"tensor": len(tensors) - 1}
-        if isinstance(value, dict):
-            return {"pairs": [[plain(key), plain(one)] for key, one in value.items()]}
-        if isinstance(value, list | tuple):
-            return [plain(one) for one in value]
-        holds(
-            value is None or isinstance(value, bool | int | float | str),
-            f"the state holds a {type(value).__name__}; expected tensors and values of JSON",
-        )
-        return value
-
-    return json.dumps(plain(state)), tensors
-
-
-def _restored(text: str, tensors: list[Tensor]) -> Any:
-    def value_of(plain: Any) -> Any:
-        if isinstance(plain, list):
-            return [value_of(one) for one in plain]
-        if not isinstance(plain, dict):
-            return plain
-        if "tensor" in plain:
-            return tensors[plain["tensor"]]
-        return {value_of(key): value_of(one) for key, one in plain["pairs"]}
-
-    return value_of(json.loads(text))
+    take_steps(resumed, fresh, gradients[done:])
+    for name, expected in values_of(parameters).items():
+        same(values_of(fresh)[name], expected, f"{name} of the resumed run")
 
 
 @check(
     why="a result that cannot be repeated cannot be debugged, and paired comparisons lose pairing",
-    cases=lambda subject: _WIDE_AND_NARROW,
+    cases=lambda subject: WIDE_AND_NARROW,
+    examples=10,
 )
 def deterministic(subject: Subject, case: Case) -> None:
     """The same weights and gradients give the same bits."""
@@ -401,15 +308,15 @@ def _published(subject: Subject, *names: str) -> None:
 
 @check(
     why="decayed norms scale the network down, and embeddings of rare tokens fade away",
-    cases=lambda subject: _CASES,
+    cases=lambda subject: CASES,
 )
 def published_decay(subject: Subject, case: Case) -> None:
     """``adamw`` of llama4-train: ``w (1 - 0.1 lr)``, but vectors and embeddings stay."""
     _published(subject, "adamw")
     parameters = case.parameters(subject.device)
-    before = _values(parameters)
+    before = values_of(parameters)
     optimizer = subject.build(parameters, LR)
-    _steps(optimizer, parameters, [[torch.zeros_like(one.value) for one in parameters]])
+    take_steps(optimizer, parameters, [[torch.zeros_like(one.value) for one in parameters]])
     for one in parameters:
         kept = 1.0 if one.role in ("vector", "embedding") else 1 - 0.1 * LR
         close(one.value.detach(), before[one.name] * kept, _ROUNDING, f"{one.name} decayed")
@@ -417,7 +324,8 @@ def published_decay(subject: Subject, case: Case) -> None:
 
 @check(
     why="an expert whose step depends on how it is stored trains another model after conversion",
-    cases=lambda subject: _CASES,
+    cases=lambda subject: CASES,
+    examples=10,
 )
 def published_stack(subject: Subject, case: Case) -> None:
     """``adamw`` and ``muon`` of llama4-train: a stack of experts steps as E matrices do."""
@@ -428,15 +336,15 @@ def published_stack(subject: Subject, case: Case) -> None:
         Parameter(f"{index}.weight", nn.Parameter(value.detach().clone()), "matrix")
         for index, value in enumerate(stack.value)
     ]
-    _steps(subject.build([stack], LR), [stack], [[gradient] for gradient in gradients])
-    _steps(subject.build(matrices, LR), matrices, [list(gradient) for gradient in gradients])
+    take_steps(subject.build([stack], LR), [stack], [[gradient] for gradient in gradients])
+    take_steps(subject.build(matrices, LR), matrices, [list(gradient) for gradient in gradients])
     expected = torch.stack([one.value.detach() for one in matrices])
     close(stack.value.detach(), expected, _ROUNDING, "the stack against its matrices")
 
 
 @check(
     why="Muon without orthogonality is momentum with an odd rate",
-    cases=lambda subject: _CASES,
+    cases=lambda subject: CASES,
 )
 def published_orthogonality(subject: Subject, case: Case) -> None:
     """``muon`` of llama4-train: singular values of a matrix's step are about equal, and scaled."""
@@ -449,7 +357,7 @@ def published_orthogonality(subject: Subject, case: Case) -> None:
     # Spread a little: values under a hundredth of the norm need more than five rounds.
     spread = left @ torch.diag(values.clamp(min=0.2 * float(values.max()))) @ right
     optimizer = subject.build([one], LR)
-    _steps(optimizer, [one], [[spread]])
+    take_steps(optimizer, [one], [[spread]])
     scale = LR * max(1.0, case.rows / case.columns) ** 0.5
     singular = torch.linalg.svdvals((before - one.value.detach()) / scale)
     # Jordan et al.: five rounds of their quintic end between 0.68 and 1.14.
