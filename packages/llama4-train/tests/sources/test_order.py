@@ -28,11 +28,11 @@ def test_there_is_no_place_outside():
 
 def test_permutations_of_four_are_drawn_evenly():
     counts = Counter(
-        tuple(Permutation(4, str(seed))[place] for place in range(4)) for seed in range(4800)
+        tuple(Permutation(4, str(seed))[place] for place in range(4)) for seed in range(2400)
     )
     assert len(counts) == 24
-    # 200 of each are expected; chi-square with 23 degrees of freedom exceeds 52 once in 2,000.
-    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 52
+    # 100 of each are expected; chi-square with 23 degrees of freedom exceeds 52 once in 2,000.
+    assert sum((count - 100) ** 2 / 100 for count in counts.values()) < 52
 
 
 def test_neighbours_part_evenly():

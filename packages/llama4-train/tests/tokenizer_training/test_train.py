@@ -53,7 +53,7 @@ def small(tmp_path_factory):
     return load_tokenizer(folder), learnt
 
 
-def test_both_formats_are_one_tokenizer(full):
+def test_both_formats_are_one_tokenizer(full, both):
     folder, learnt = full
     assert {path.name for path in learnt.files} == {
         "tokenizer.json",
@@ -63,7 +63,7 @@ def test_both_formats_are_one_tokenizer(full):
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         path.name for path in learnt.files
     )
-    ours, metas = load_tokenizer(folder), load_tokenizer(folder / "tokenizer.model")
+    ours, metas = both
     assert ours.vocabulary == metas.vocabulary == learnt.vocabulary == 2364
     assert ours.specials == metas.specials
     assert tuple(ours.specials) == learnt.specials == SPECIALS
@@ -72,10 +72,15 @@ def test_both_formats_are_one_tokenizer(full):
     assert len(ranks_of((folder / "tokenizer.json").read_text())) == learnt.ranks == 316
 
 
-@given(text=ANY)
-def test_any_text_comes_back(full, text):
+@pytest.fixture(scope="module")
+def both(full):
     folder, _ = full
-    ours, metas = load_tokenizer(folder), load_tokenizer(folder / "tokenizer.model")
+    return load_tokenizer(folder), load_tokenizer(folder / "tokenizer.model")
+
+
+@given(text=ANY)
+def test_any_text_comes_back(both, text):
+    ours, metas = both
     ids = ours.encode(text)
     assert ids == metas.encode(text)
     assert ours.decode(ids) == metas.decode(ids) == text
