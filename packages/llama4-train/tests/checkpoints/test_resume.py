@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,65 +38,60 @@ def result(one):
         return json.load(file)
 
 
-def moments(points, drawn, raw, others, killed):
-    """Points of a whole run at which it dies: inside files, around them, and between steps."""
-    inside = [index for index, name in enumerate(points) if name == "before _raw"]
-    around = [index for index, name in enumerate(points) if name != "before _raw"]
-    return [
-        *({"die_point": index} for index in drawn.sample(inside, raw)),
-        *({"die_point": index} for index in drawn.sample(around, others)),
-        *({"die_step": number} for number in drawn.sample(range(1, STEPS + 1), killed)),
+def runs(tmp_path, drawn, **numbers):
+    """Whole runs, runs that die, and the same resumed.
+
+    Args:
+        tmp_path: folder of all.
+        drawn: chooses the moments.
+        numbers: of each kind, how many die inside files, around them, and between steps.
+    """
+    whole = [task(tmp_path, kind, "whole") for kind in numbers]
+    deaths = {
+        kind: [
+            *({"die_at": [True, drawn.random()]} for _ in range(inside)),
+            *({"die_at": [False, drawn.random()]} for _ in range(around)),
+            *({"die_step": number} for number in drawn.sample(range(1, STEPS + 1), between)),
+        ]
+        for kind, (inside, around, between) in numbers.items()
+    }
+    stopped = [
+        task(tmp_path, kind, str(i), **death)
+        for kind, found in deaths.items()
+        for i, death in enumerate(found)
     ]
+    resumed = [
+        task(tmp_path, one["kind"], Path(one["folder"]).name.split("-")[1]) for one in stopped
+    ]
+    return whole, stopped, [{**one, "resume": "if begun"} for one in resumed]
 
 
-@pytest.fixture(scope="module")
-def whole(program, tmp_path_factory):
-    """Of each kind: digest and points of a run that is not stopped."""
-    place = tmp_path_factory.mktemp("whole")
-    tasks = [task(place, kind, "whole") for kind in KINDS]
-    ends, said = program(*tasks)
-    assert ends == [0, 0], said
-    return {kind: result(one) for kind, one in zip(KINDS, tasks, strict=True)}
+def check(whole, stopped, resumed, ends, said):
+    """Ends as expected, and the same bits."""
+    died = [-9 if "die_step" in one else 9 for one in stopped]
+    assert ends == [*[0] * len(whole), *died, *[0] * len(resumed)], said
+    digests = {one["kind"]: result(one)["digest"] for one in whole}
+    for before, one in zip(stopped, resumed, strict=True):
+        assert result(one)["digest"] == digests[one["kind"]], before
 
 
 @forked
-def test_killed_at_some_moments_and_resumed_in_another_interpreter(tmp_path, whole, program):
-    stopped = [
-        task(tmp_path, kind, str(i), **death)
-        for kind, numbers in (("adamw", (1, 1, 1)), ("muon", (0, 2, 0)))
-        for i, death in enumerate(moments(whole[kind]["points"], random.Random(1), *numbers))
-    ]
-    ends, said = program(*stopped)
-    assert ends == [9, 9, -9, 9, 9], said
-    # One run is killed twice: while it was resumed, too.
-    again = task(tmp_path, "adamw", "2", resume=True, die_step=STEPS - 1)
-    resumed = [
-        task(
-            tmp_path,
-            one["kind"],
-            name,
-            resume=(tmp_path / f"{one['kind']}-{name}" / RECIPE).is_file(),
-        )
-        for one, name in zip(stopped, "01201", strict=True)
-    ]
-    ends, said = program(again, *resumed)
-    assert ends == [-9, *[0] * len(resumed)], said
-    for before, one in zip(stopped, resumed, strict=True):
-        assert result(one)["digest"] == whole[one["kind"]]["digest"], before
+def test_killed_at_some_moments(tmp_path, program):
+    whole, stopped, resumed = runs(tmp_path, random.Random(1), adamw=(1, 1, 1), muon=(0, 2, 0))
+    ends, said = program(*whole, *stopped, *resumed)
+    check(whole, stopped, resumed, ends, said)
 
 
 @forked
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path, whole, program):
-    for kind in KINDS:
-        for i, death in enumerate(moments(whole[kind]["points"], random.Random(20), 3, 4, 3)):
-            one = task(tmp_path, kind, str(i), **death)
-            ends, said = program(one)
-            assert ends in ([9], [-9]), said
-            begun = (tmp_path / f"{kind}-{i}" / RECIPE).is_file()
-            ends, said = program(task(tmp_path, kind, str(i), resume=begun))
-            assert ends == [0], said
-            assert result(one)["digest"] == whole[kind]["digest"], (kind, death)
+def test_killed_at_twenty_random_moments_and_resumed_in_another_interpreter(tmp_path, program):
+    whole, stopped, resumed = runs(tmp_path, random.Random(20), adamw=(3, 4, 3), muon=(3, 4, 3))
+    ends, said = program(*whole, *stopped)
+    # The first one dies a second time: while it is resumed.
+    again = {**resumed[0], "die_step": STEPS - 1}
+    more, said_later = program(again, *resumed)
+    assert more[0] == -9, said_later
+    check(whole, stopped, resumed, [*ends, *more[1:]], said + said_later)
 
 
 def finished(tiny, folder, stop=4, kind="adamw"):
@@ -190,7 +186,7 @@ def test_what_may_change_may_change(tiny, tmp_path):
         "steps": 9,
         "checkpoints.every": 1,
         "checkpoints.keep": 1,
-        "trackers": [{"name": "plots"}],
+        "trackers": [{"name": "progress"}],
         "evaluation.every": 3,
         "data.on_error": "skip",
     }

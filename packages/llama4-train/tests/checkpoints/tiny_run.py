@@ -1,7 +1,8 @@
 """A run of seconds that is stopped on purpose; imported by tests and run as a program.
 
 As a program it gets a JSON list of tasks. Each is done by a child process of its own, so that it
-can be killed; a task that reaches its last step writes the digest of the whole state.
+can be killed; a task that reaches its last step writes the digest of the whole state. The first of
+each kind has to: the moments at which others die (``die_at``) are counted in it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import llama4_core as l4
 from llama4_core.model.initialise import initialise
 from llama4_core.specs.layers import every, llama4_layers
 from llama4_core.specs.model import DenseSpec, ModelSpec, MoESpec, RopeSpec, TemperatureSpec
+from llama4_train.checkpoints.runs import RECIPE
 from llama4_train.data.mixture import Mixture
 from llama4_train.data.pipeline import Pipeline
 from llama4_train.objectives.next_token import NextToken
@@ -226,7 +228,10 @@ def do(task: Mapping[str, Any]) -> None:
     points = Points(task.get("die_point"))
     points.watch()
     recipe = recipe_of(task.get("kind", "adamw"), **task.get("changes", {}))
-    trainer = trainer_of(recipe, Path(task["folder"]), resume=task.get("resume", False))
+    folder = Path(task["folder"])
+    # One that was killed before it had a recipe begins as if it had never been.
+    resume = task.get("resume") == "if begun" and (folder / RECIPE).is_file()
+    trainer = trainer_of(recipe, folder, resume=resume)
     for step in trainer:
         if step.number + 1 == task.get("die_step"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -234,12 +239,21 @@ def do(task: Mapping[str, Any]) -> None:
     Path(task["result"]).write_text(json.dumps(result))
 
 
+def die_point(points: list[str], inside: bool, share: float) -> int:
+    """The point at ``share`` of those inside files of tensors, or of all others."""
+    chosen = [index for index, name in enumerate(points) if inside == (name == "before _raw")]
+    return chosen[int(share * len(chosen))]
+
+
 def main(tasks: list[dict[str, Any]]) -> None:
     """Each task in a child, one after the other; prints how each ended."""
     import llama4_train.checkpoints.whole  # noqa: F401 - a second to import, once for all children
 
     ends = []
+    points: dict[str, list[str]] = {}
     for task in tasks:
+        if "die_at" in task:
+            task = {**task, "die_point": die_point(points[task["kind"]], *task["die_at"])}
         child = os.fork()
         if child == 0:
             do(task)
@@ -248,6 +262,8 @@ def main(tasks: list[dict[str, Any]]) -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         ends.append(os.waitstatus_to_exitcode(status))
+        if ends[-1] == 0:
+            points.setdefault(task["kind"], json.loads(Path(task["result"]).read_text())["points"])
     print(json.dumps(ends))
 
 
