@@ -25,7 +25,7 @@ from llama4_train.recipe import Recipe
 from llama4_train.tokenizer_training.train import train_tokenizer
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
-from llama4_train.trainer.loop import Trainer
+from llama4_train.trainer.loop import Trainer, train
 from llama4_train.worlds import world
 
 VOCABULARY = 320
@@ -261,3 +261,13 @@ def test_the_command_trains_stops_and_goes_on(base, tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["train", str(file), "--set", "optimizer.settngs.lr=1"]) == 2
     assert "did you mean 'settings'" in capsys.readouterr().err
+
+
+def test_a_file_can_be_run_from_python(base, tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(base.override({"steps": 1}).to_toml())
+    trained = train(file, tmp_path / "run")
+    assert not trained.training
+    assert (tmp_path / "run" / "log.jsonl").is_file()
+    with pytest.raises(TrainingError):
+        train(file, tmp_path / "run")

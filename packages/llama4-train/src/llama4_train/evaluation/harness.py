@@ -130,7 +130,7 @@ def adapter(
     base: Any = _library().api.model.LM
     answers = Answers(model, tokens, batch, progress)
 
-    class Llama4LM(base):  # type: ignore[misc]
+    class Llama4LM(base):
         """Passes requests on; the library has its own ideas of threads, caches and devices."""
 
         def __init__(self) -> None:

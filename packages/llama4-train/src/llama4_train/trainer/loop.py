@@ -209,7 +209,8 @@ def train(
     Returns:
         The trained model.
     """
-    trainer = Trainer.of(recipe, folder=folder, resume=resume, known=known)
+    read = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    trainer = Trainer.of(read, folder=folder, resume=resume, known=known)
     for _ in trainer:
         pass
     return trainer.model.eval()

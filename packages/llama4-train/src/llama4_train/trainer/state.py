@@ -195,7 +195,8 @@ def seed_generators(seed: int) -> None:
 
 def generators() -> dict[str, Any]:
     """The states of all global generators of random numbers: torch, devices, Python, numpy."""
-    name, keys, *rest = numpy.random.get_state()  # noqa: NPY002 - the global one is meant
+    drawn: Any = numpy.random.get_state()  # noqa: NPY002 - the global one is meant
+    name, keys, *rest = drawn
     found: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
