@@ -93,6 +93,7 @@ class Trainer:
             yield self.step()
         if self.keeper is not None:
             self.keeper.wait()
+        self.parts.data.finish()
         self.trackers.finish()
 
     def save(self) -> None:
