@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,9 @@ def test_a_real_run_that_was_killed_is_bit_equal(files: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         ablate(plan, files / "out", say=stop)
+    for thread in threading.enumerate():
+        if thread.name.startswith("writes "):
+            thread.join()  # a process that is killed takes its threads along
     # As if it had been killed before the last steps were written down.
     curve = files / "out" / "slow" / "seed-0" / "curve.jsonl"
     lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)

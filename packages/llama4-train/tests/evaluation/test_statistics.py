@@ -71,6 +71,13 @@ def test_an_interval_moves_with_its_values(values: list[float], shift: float) ->
     assert moved == pytest.approx((mean + shift, low + shift, high + shift), abs=1e-9)
 
 
+def test_an_interval_of_three_values_is_that_of_the_table() -> None:
+    # Standard deviation 1 of three values, two degrees of freedom; the table has three places.
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    reach = PRINTED[2, 0.95] / math.sqrt(3)
+    assert (mean, low, high) == pytest.approx((2.0, 2 - reach, 2 + reach), abs=5e-4)
+
+
 def test_too_little_is_refused() -> None:
     with pytest.raises(EvaluationError, match="at least two"):
         t_interval([1.0])
