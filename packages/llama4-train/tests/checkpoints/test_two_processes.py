@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from llama4_train.checkpoints.folders import checkpoints
 from llama4_train.checkpoints.whole import contents, read_part, write
@@ -44,6 +45,8 @@ def test_parts_of_two_become_the_whole_of_one_and_back(tmp_path):
     # Each process wrote its own part, and what both hold was written once.
     files = sorted(path.name for path in (tmp_path / "two").glob("tensors-*"))
     assert files == ["tensors-00000.safetensors", "tensors-00001.safetensors"]
+    # A part is not called by the name of the whole.
+    assert "rows@3,0" in load_file(tmp_path / "two" / files[1])
     total = sum(one.nbytes for one in expected.values())
     assert sum((tmp_path / "two" / name).stat().st_size for name in files) < 2 * 4096 + total + 64
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [2]
