@@ -177,3 +177,17 @@ def test_the_command(files: Path, capsys: Any) -> None:
     assert [line.partition(",")[0] for line in err.splitlines()] == [
         f"stage {number}: step 3/3" for number in (1, 2, 3)
     ]
+
+
+def test_a_run_is_measured_as_it_stands(files: Path, capsys: Any) -> None:
+    (run,) = run_stages(read_stages([files / "short.toml"]), files / "out")
+    task = ("--task", "passkey:times=[5],count=1", "--json")
+    assert main(("evaluate", str(run), *task)) == 0
+    # Five times the length of documents in the recipe of the run, 40.
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [one["name"] for one in result["figures"]] == ["200"]
+    (place,) = (run / "checkpoints").glob("*-00000003")
+    assert main(("evaluate", str(place), *task)) == 0
+    assert json.loads(capsys.readouterr().out)["results"] == [result]
+    assert main(("evaluate", str(run), "--random", "0", *task)) == 2
+    assert "--random means nothing" in capsys.readouterr().err
