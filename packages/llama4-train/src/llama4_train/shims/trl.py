@@ -74,7 +74,7 @@ def mend() -> Mend:
         from transformers import Llama4ForCausalLM, Llama4TextConfig
     except ImportError as error:
         raise TrainingError(
-            f"Llama 4 of transformers cannot be imported ({error}); pip install trl"
+            f"Llama 4 of transformers cannot be imported ({error}); pip install 'llama4-train[trl]'"
         ) from error
     done = Mend()
     _mend_base_model(Llama4ForCausalLM, done)
