@@ -143,7 +143,7 @@ def routings(draw: st.DrawFn, experts: int = 4, top_k: int = 2) -> Routing:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     ids = torch.randint(low, high, (tokens, top_k), generator=generator)
     weights = torch.rand(tokens, top_k, generator=generator, dtype=torch.float64)
-    return Routing(ids, torch.where(ids < 0, 0.0, weights), None)
+    return Routing(ids, weights, None)  # an id of -1 contributes nothing, whatever its weight
 
 
 def explicit(layer: MoE, x: Tensor, routing: Routing) -> Tensor:
@@ -355,7 +355,9 @@ def test_a_copy_stands_alone() -> None:
 
 def test_targets_choose_what_is_adapted_and_the_rest_is_frozen() -> None:
     model = model_of()
+    model.logits(IDS).sum().backward()  # gradients are left over
     found = apply_lora(model, 3, 6.0, ["layers.*.feed_forward", "layers.[1].attention.q_proj"])
+    assert all(p.grad is None for p in model.parameters())
     assert [one.name for one in found] == [
         "layers.0.feed_forward.gate_proj.weight",
         "layers.0.feed_forward.up_proj.weight",
@@ -464,6 +466,12 @@ def test_dropout_hides_inputs_of_a_in_training_alone() -> None:
     torch.manual_seed(0)
     one, other = model.logits(IDS), model.logits(IDS)
     assert not torch.equal(one, other)
+    bank = layer_of("loop")
+    apply_lora(bank, 2, 4.0, ["experts.gate_up_proj"], dropout=0.5)
+    shaken(bank)
+    x = torch.randn(5, 8, dtype=torch.float64)
+    assert not torch.equal(bank.train()(x), bank(x))
+    assert torch.equal(bank.eval()(x), bank(x))
     # On average nothing changes: of one projection, whose output is linear in what is dropped.
     layer = nn.Sequential(nn.Linear(6, 4)).double()
     apply_lora(layer, 2, 4.0, ["0"], dropout=0.25)
@@ -644,6 +652,7 @@ def test_own_files_bring_back_every_bit(tmp_path: Any) -> None:
     state = model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
     assert torch.equal(other.logits(IDS), model.logits(IDS))
+    assert [one.name for one in parameters_of(other)] == [one.name for one in parameters_of(model)]
     # A merged model has them too.
     merge(other)
     save_adapter(other, tmp_path / "again")
