@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from llama4_core.errors import ModalityError
+from llama4_vision.images import deep  # noqa: F401 - imports torch, before memory is measured
 from llama4_vision.images.formats import FORMATS, format_of, unknown_format
 from llama4_vision.images.limits import (
     SCANS,

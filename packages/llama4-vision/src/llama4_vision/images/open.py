@@ -7,13 +7,12 @@ trained on pictures with them applied.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any
 
 from PIL import Image
 
 from llama4_core.errors import ModalityError
+from llama4_vision.images.damage import READER_ERRORS
 from llama4_vision.images.formats import DAMAGED, format_of, read_header
 from llama4_vision.images.limits import Limits
 from llama4_vision.images.sources import read_bytes
@@ -32,26 +31,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# Pillow's readers are Python over bytes from strangers: damage shows as any of these.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    Image.DecompressionBombError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    Warning,
-    struct.error,
-    zlib.error,
-)
 
 
 def open_image(source: Any, limits: Limits | None = None) -> Image.Image:
@@ -87,7 +66,7 @@ def open_image(source: Any, limits: Limits | None = None) -> Image.Image:
         image = read_header(data, name, limits)
     except ModalityError:
         raise
-    except _DAMAGE as problem:
+    except READER_ERRORS as problem:
         raise _damaged(name, problem) from problem
     with image:
         opened = _decode(image, name, None)
@@ -104,7 +83,7 @@ def _decode(image: Image.Image, name: str, given: Image.Image | None) -> Image.I
         opened = _to_rgb(image)
         if upright is not None:
             opened = opened.transpose(upright)
-    except _DAMAGE as problem:
+    except READER_ERRORS as problem:
         raise _damaged(name, problem) from problem
     if opened is not given:
         # Else the orientation would be applied again when somebody opens the result.
@@ -124,7 +103,7 @@ def _orientation(image: Image.Image) -> int:
     """
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:
+    except READER_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
 

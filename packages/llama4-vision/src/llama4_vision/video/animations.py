@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from llama4_core.errors import ModalityError
+from llama4_vision.images.damage import READER_ERRORS
 from llama4_vision.images.formats import read_header
 from llama4_vision.images.open import open_image
 from llama4_vision.video.durations import Timeline
@@ -24,26 +23,6 @@ before it, so all up to the last that is wanted are."""
 
 LEAST = 4096
 """Pixels that a frame counts for at least: a small one takes as long to find as these to decode."""
-
-# Pillow's readers are Python over bytes from strangers: damage shows as any of these.
-_BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    Image.DecompressionBombError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    Warning,
-    struct.error,
-    zlib.error,
-)
 
 
 class Animation:
@@ -87,7 +66,7 @@ class Animation:
         """
         try:
             film = read_header(self._data, self._kind, self._limits)
-        except _BROKEN as problem:
+        except READER_ERRORS as problem:
             raise _damaged(problem) from problem
         with film:
             for index in indices:
@@ -95,7 +74,7 @@ class Animation:
                     film.seek(self._first + index)
                     # A copy: the film's own pixels change with the next frame.
                     shown = film.copy()
-                except _BROKEN as problem:
+                except READER_ERRORS as problem:
                     raise _damaged(problem) from problem
                 yield open_image(shown, self._limits)
 
