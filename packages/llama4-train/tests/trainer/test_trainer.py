@@ -161,6 +161,12 @@ def test_an_evaluation_disturbs_nothing(base):
     assert any(name.endswith("accuracy") for name in steps[1].evaluation)
 
 
+def test_a_frozen_router_keeps_its_bias(base):
+    trainer = Trainer.of(base.override({"model.train": ["layers.*.attention"], "steps": 2}))
+    list(trainer)
+    assert not trainer.model.layers[1].feed_forward.router.bias.any()
+
+
 def test_only_what_a_glob_names_is_trained(base):
     trainer = Trainer.of(base.override({"model.train": ["layers.*.feed_forward"]}))
     before = weights(trainer)

@@ -97,10 +97,18 @@ class Parts:
         ]
 
     def balance(self, counts: Sequence[Tensor | None]) -> None:
-        """Lets the routers see the load of the step, once."""
+        """Lets the routers that are trained see the load of the step, once.
+
+        What a frozen router keeps stays as it is too: nothing that is saved of a run of adapters
+        would hold it.
+        """
         for index, count in enumerate(counts):
-            if count is not None:
-                self.model.layers[index].feed_forward.router.after_step(count)
+            if count is None:
+                continue
+            router = self.model.layers[index].feed_forward.router
+            trained = [parameter.requires_grad for parameter in router.parameters()]
+            if not trained or any(trained):
+                router.after_step(count)
 
 
 def model_of(part: ModelPart, seed: int) -> nn.Module:
