@@ -102,3 +102,20 @@ def test_wrong_settings_are_named(settings, words):
 def test_a_foreign_state_is_refused(state):
     with pytest.raises(DataError, match="the state of a world is"):
         WorldSource(world="arithmetic").restore(state)
+
+
+def test_a_sample_that_cannot_be_made_is_passed(monkeypatch):
+    source = WorldSource(world="arithmetic")
+    whole = list(islice(WorldSource(world="arithmetic"), 3))
+    sample = source.sample
+
+    def broken(index):
+        if index == 1:
+            raise DataError("no such sample")
+        return sample(index)
+
+    monkeypatch.setattr(source, "sample", broken)
+    assert next(source) == whole[0]
+    with pytest.raises(DataError):
+        next(source)
+    assert next(source) == whole[2]

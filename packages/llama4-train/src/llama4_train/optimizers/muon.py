@@ -35,11 +35,15 @@ def orthogonalise(matrices: Tensor, rounds: int = ROUNDS) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
+    wide = matrices.mT if tall else matrices
+    x = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
+    x = x.reshape(-1, *wide.shape[-2:])
     for _ in range(rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        # Sums go into the products: at these sizes a pass over memory costs as much as a product.
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    x = x.reshape(wide.shape)
     return x.mT if tall else x
 
 

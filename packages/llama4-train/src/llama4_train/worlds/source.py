@@ -74,9 +74,10 @@ class WorldSource:
     def __next__(self) -> Record:
         if self._limit is not None and self._next >= self._limit:
             raise StopIteration
-        record = self.sample(self._next).record
-        origin = f"sample {self._next} of {record.source}"
-        self._next += 1
+        number = self._next
+        self._next += 1  # also where there is no such sample: the one behind it comes next
+        record = self.sample(number).record
+        origin = f"sample {number} of {record.source}"
         return replace(record, origin=record.origin or origin)
 
     def sample(self, index: int) -> Sample:
