@@ -71,6 +71,8 @@ def test_changes_by_path_leave_the_rest():
         ({"model.weights": "stord"}, "did you mean 'stored'"),
         ({"schedule.shape": "linear"}, "expected one of constant, cosine, wsd"),
         ({"schedule.warmup": 95}, "more than the 100 steps"),
+        ({"schedule.release": 101}, "release is 101, more than the 100 steps"),
+        ({"schedule.release": -1}, "release is -1"),
         ({"data.length": 512}, "more than the 256 tokens"),
         ({"data.sources": []}, "sources is empty"),
         ({"data.sources.0.weight": 0.0}, "above 0"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama4_train.errors import RecipeError
 from llama4_train.recipe import SchedulePart
-from llama4_train.schedules import factor
+from llama4_train.schedules import factor, kept_bias
 
 # Sums of two or three numbers of the order of 1.
 ROUNDING = 1e-12
@@ -112,3 +112,24 @@ def test_values_by_hand(schedule, steps, expected):
 def test_settings_that_would_do_nothing_are_refused(settings, said):
     with pytest.raises(RecipeError, match=said):
         SchedulePart(**settings)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.floats(-2, 2))
+def test_a_bias_is_kept_then_falls_linearly_to_nothing(release, before, bias):
+    """Products of shares: after i of N released steps ``(N - i) / N`` is left."""
+    steps = max(1, before + release)
+    shares = [kept_bias(SchedulePart(release=release), i, steps) for i in range(steps)]
+    balanced, released = shares[: steps - release], shares[steps - release :]
+    assert balanced == [None] * len(balanced)
+    left = bias
+    for index, share in enumerate(released):
+        left *= share
+        assert math.isclose(left, bias * (release - 1 - index) / release, abs_tol=ROUNDING)
+    assert left == 0 or not release
+
+
+def test_a_run_that_ends_earlier_still_ends_at_nothing():
+    """Fewer steps are left than ``release``: the share is of what there is."""
+    assert kept_bias(SchedulePart(release=10), 0, 4) == 3 / 4
+    assert kept_bias(SchedulePart(release=10), 3, 4) == 0.0
+    assert kept_bias(SchedulePart(), 3, 4) is None

@@ -154,3 +154,31 @@ def test_logits_are_float32_products_of_bfloat16_tokens():
 def test_impossible_top_k():
     with pytest.raises(SpecError, match=r"top_k is 4; expected 1 to .* 3"):
         SigmoidTopK(8, 3, 4)
+
+
+@given(
+    size=sizes,
+    scale=st.sampled_from((1e-3, 1.0, 100.0)),  # at 100 nearly every sigmoid is 0 or 1
+    steps=st.integers(1, 9),
+)
+def test_released_to_zero_it_is_llama_4s_router(size, scale, steps):
+    plain, x = build(ROUTERS[0], size)
+    balanced, _ = build(ROUTERS[1], size)
+    for left in range(steps, 0, -1):
+        balanced.after_step(torch.randint(9, (size[1],)))
+        balanced.release((left - 1) / left)
+    got, want = balanced(scale * x, INFO), plain(scale * x, INFO)
+    assert torch.equal(got.experts, want.experts)
+    assert torch.equal(got.weights, want.weights)
+    # By bits: a negative zero would be one, too.
+    assert balanced.bias.numpy().tobytes() == bytes(4 * size[1])
+
+
+def test_a_bias_is_released_in_equal_parts():
+    router = BalancedSigmoidTopK(8, 2, 1)
+    router.bias.copy_(torch.tensor([0.5, -0.25]))
+    for left in (4, 3, 2, 1):
+        router.release((left - 1) / left)
+        # Four products in float32.
+        want = torch.tensor([0.5, -0.25]) * (left - 1) / 4
+        torch.testing.assert_close(router.bias, want, rtol=1e-6, atol=0)

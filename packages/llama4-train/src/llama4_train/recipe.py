@@ -167,24 +167,28 @@ class DataPart:
 
 @dataclass(frozen=True)
 class SchedulePart:
-    """The learning rate over the steps, as a factor of its largest value.
+    """What changes over the steps: the learning rate, as a factor of its largest value.
 
     Attributes:
         shape: "constant", "cosine", or "wsd" (warm-up, stable, decay).
         warmup: steps of linear growth from 0.
         decay: of "wsd": the last steps, with linear decay to ``floor``.
         floor: smallest factor at the end.
+        release: the last steps, in which the balancing biases of routers no longer follow the load
+            but fall linearly to exactly 0; 0 to balance to the end.
     """
 
     shape: str = "cosine"
     warmup: int = 0
     decay: int = 0
     floor: float = 0.0
+    release: int = 0
 
     def __post_init__(self) -> None:
         _one_of("shape", self.shape, SHAPES)
         _at_least("warmup", self.warmup, 0)
         _at_least("decay", self.decay, 0)
+        _at_least("release", self.release, 0)
         if not 0 <= self.floor <= 1:
             raise RecipeError(f"floor is {self.floor}; expected a share from 0 to 1")
         if self.decay and self.shape != "wsd":
@@ -244,7 +248,7 @@ class Recipe:
         model, data: what is trained on what.
         seed: of weights, data and everything else that is drawn.
         objective, optimizer: components; the optimizer's settings hold ``lr``.
-        schedule: of the learning rate.
+        schedule: of the learning rate and of balancing.
         clip: largest norm of all gradients together; 0 for no clipping.
         checkpoints, evaluation: when.
         trackers: components beside the JSON lines that are always written.
@@ -273,6 +277,11 @@ class Recipe:
             raise RecipeError(
                 f"schedule has {self.schedule.warmup} steps of warm-up and {self.schedule.decay} "
                 f"of decay, more than the {self.steps} steps of the run; shorten them"
+            )
+        if self.schedule.release > self.steps:
+            raise RecipeError(
+                f"schedule.release is {self.schedule.release}, more than the {self.steps} steps of "
+                "the run; shorten it"
             )
 
     @classmethod

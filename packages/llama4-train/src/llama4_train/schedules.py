@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a run, as a factor of its largest value. No torch."""
+"""What changes over the steps of a run: learning rate and balancing. No torch."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def factor(schedule: SchedulePart, step: int, steps: int) -> float:
         share = (step - schedule.warmup) / max(1, steps - 1 - schedule.warmup)
         fallen = (1 - math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
     return min(growing, 1 - (1 - schedule.floor) * fallen)
+
+
+def kept_bias(schedule: SchedulePart, step: int, steps: int) -> float | None:
+    """What is left of a balancing bias after step ``step`` (from 0), as a share of that before it.
+
+    None while the load still moves the bias, which it does until the last ``release`` steps. With
+    k steps left, this one among them, the share is ``(k - 1) / k``: the bias falls linearly and is
+    exactly 0 after the last step. It follows from the step alone, so that a resumed run needs to
+    know nothing else.
+    """
+    left = steps - step
+    return None if left > schedule.release else (left - 1) / left

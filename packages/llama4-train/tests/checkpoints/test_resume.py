@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -120,6 +121,27 @@ def test_going_on_in_the_same_process(tiny, tmp_path):
     over = reopened(tiny, tmp_path / "run")
     assert list(over) == []
     assert tiny.digest(over) == tiny.digest(whole)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_going_on_while_balancing_is_released(tiny, tmp_path, stop):
+    """Before the first released step and between two of them."""
+    recipe = tiny.recipe_of(**{"schedule.release": 6})
+    whole = tiny.trainer_of(recipe)
+    for index in (1, 3):  # more than these steps would move it, so that it decides something
+        whole.model.layers[index].feed_forward.router.bias.copy_(torch.tensor([0, 0.9, 0, -0.9]))
+    model = copy.deepcopy(whole.model)
+    losses = [step.loss for step in whole]
+    trainer = tiny.trainer_of(recipe, tmp_path / "run", model=model)
+    for _ in zip(range(stop), trainer, strict=False):
+        pass
+    trainer.keeper.wait()
+    assert model.layers[1].feed_forward.router.bias.any()
+    trainer = reopened(tiny, tmp_path / "run", recipe)
+    assert trainer.number == stop
+    assert [step.loss for step in trainer] == losses[stop:]
+    assert tiny.digest(trainer) == tiny.digest(whole)
+    assert not trainer.model.layers[1].feed_forward.router.bias.any()
 
 
 def test_a_checkpoint_holds_recipe_and_fingerprint_and_can_be_asked_for(tiny, tmp_path):

@@ -124,6 +124,59 @@ def test_a_bias_moves_once_a_step(base):
     assert router.bias.count_nonzero()
 
 
+def biases(trainer):
+    return [trainer.model.layers[index].feed_forward.router.bias.clone() for index in (1, 3)]
+
+
+def test_a_bias_is_released_over_the_last_steps(base):
+    """Balanced for three steps, then three, two and one parts of what there was, less one."""
+    trainer = Trainer.of(base.override({"schedule.release": 3, "steps": 6}))
+    found = []
+    for _ in trainer:
+        found.append(biases(trainer))
+    assert not torch.equal(found[1][0], found[2][0])
+    for number, share in ((3, 2 / 3), (4, 1 / 3), (5, 0.0)):
+        for bias, full in zip(found[number], found[2], strict=True):
+            # Two float32 products.
+            torch.testing.assert_close(bias, share * full, rtol=1e-6, atol=0)
+    assert all(not any(bias.numpy().tobytes()) for bias in found[-1])
+    # Nothing of the run before it is another.
+    plain = Trainer.of(base.override({"steps": 6}))
+    first = [biases(plain) for _, _ in zip(range(3), plain, strict=False)]
+    assert all(map(torch.equal, first[2], found[2]))
+
+
+def test_routers_that_cannot_let_go_are_balanced_to_the_end(base):
+    trainer = Trainer.of(base.override({"schedule.release": 2, "steps": 4}))
+    told = []
+
+    class Foreign(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, info):
+            return self.inner(x, info)
+
+        def after_step(self, counts):
+            told.append(counts)
+
+    for index in (1, 3):
+        forward = trainer.model.layers[index].feed_forward
+        forward.router = Foreign(forward.router)
+    list(trainer)
+    assert len(told) == 2 * 4
+
+
+def test_a_frozen_router_is_not_released(base):
+    frozen = {"model.train": ["layers.*.attention"], "schedule.release": 2, "steps": 2}
+    trainer = Trainer.of(base.override(frozen))
+    for index in (1, 3):
+        trainer.model.layers[index].feed_forward.router.bias.fill_(0.5)
+    list(trainer)
+    assert all(bias.eq(0.5).all() for bias in biases(trainer))
+
+
 def test_steps_are_as_long_as_the_schedule_says(base):
     """AdamW's first step moves no weight further than its learning rate, decay aside."""
     trainer = Trainer.of(base.override({"schedule.warmup": 4, "steps": 4}))

@@ -51,7 +51,17 @@ class RoutingInfo:
 
 
 class Router(Protocol):
-    """Chooses experts. An ``nn.Module`` built as ``target(hidden, experts, top_k)``."""
+    """Chooses experts. An ``nn.Module`` built as ``target(hidden, experts, top_k)``.
+
+    A router may also have
+
+    - ``gates(logits, experts)``, the weights ``[N, K]`` of given experts: it can then be forced;
+    - ``release(factor)``, called once per step in the place of ``after_step`` where training lets
+      go of balancing: what ``after_step`` has gathered to sway the choice is multiplied by
+      ``factor``, from 0 to 1. At 0 the router chooses as if it had never been balanced, bit for
+      bit, so that nothing is lost where a checkpoint format has no place for such a state. A
+      router without it is balanced to the last step.
+    """
 
     def __call__(self, x: Tensor, info: RoutingInfo) -> Routing:
         """Routes ``x [N, D]``; computes in float32."""

@@ -75,3 +75,6 @@ class LinearRouter(nn.Module):
 
     def after_step(self, counts: Tensor) -> None:
         """Nothing to update."""
+
+    def release(self, factor: float) -> None:
+        """Nothing sways the choice."""

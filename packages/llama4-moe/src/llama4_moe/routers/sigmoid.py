@@ -29,6 +29,9 @@ class BalancedSigmoidTopK(SigmoidTopK):
     Strategy for Mixture-of-Experts", 2024; their rate is 0.001 on sigmoid scores). The bias is
     added to ``sigmoid(logit)``, as there, so that a rate means the same for every model.
 
+    Llama 4 has no such bias. Towards the end of training :meth:`release` lets it shrink to 0, where
+    the choice is that of :class:`SigmoidTopK`, bit for bit.
+
     The bias stays float32 when the model is converted to another dtype: steps of 0.001 vanish in
     bfloat16.
     """
@@ -62,8 +65,12 @@ class BalancedSigmoidTopK(SigmoidTopK):
         return self
 
     def select(self, logits: Tensor) -> Tensor:
-        """The K largest of ``sigmoid(logits) + bias``."""
-        return largest(logits.detach().sigmoid() + self.bias, self.top_k)
+        """The K largest of ``sigmoid(logits) + bias``; of ``logits`` where every bias is 0."""
+        logits = logits.detach()
+        # Distinct logits may have equal sigmoids, from about 17 all are 1 in float32: without a
+        # bias the logits decide, as they do in a router that never had one.
+        swayed = logits.sigmoid() + self.bias
+        return largest(torch.where(self.bias.any(), swayed, logits), self.top_k)
 
     @torch.no_grad()
     def after_step(self, counts: Tensor) -> None:
@@ -74,3 +81,11 @@ class BalancedSigmoidTopK(SigmoidTopK):
         """
         load = counts.to(device=self.bias.device, dtype=torch.float32)
         self.bias.add_(torch.sign(load.mean() - load), alpha=self.rate)
+
+    @torch.no_grad()
+    def release(self, factor: float) -> None:
+        """``bias *= factor``; exactly 0, not its negative, for a factor of 0."""
+        if factor == 0:
+            self.bias.zero_()
+        else:
+            self.bias.mul_(factor)

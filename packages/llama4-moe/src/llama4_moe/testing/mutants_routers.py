@@ -138,6 +138,68 @@ class BalancesBackwards(BalancedSigmoidTopK):
         super().after_step(-counts)
 
 
+class NeverLetsGo(BalancedSigmoidTopK):
+    """Its bias stays."""
+
+    def release(self, factor: float) -> None:
+        """Keeps it."""
+
+
+class LetsGoOfAllAtOnce(BalancedSigmoidTopK):
+    """Its bias is gone with the first release, whatever the factor."""
+
+    def release(self, factor: float) -> None:
+        """Forgets it."""
+        self.bias.zero_()
+
+
+class LetsGoOfMost(BalancedSigmoidTopK):
+    """A little of its bias is left."""
+
+    def release(self, factor: float) -> None:
+        """Shrinks to a tenth at least."""
+        super().release(max(0.1, factor))
+
+
+class LetsGoAtTheEnd(BalancedSigmoidTopK):
+    """Its bias stays until the last release."""
+
+    def release(self, factor: float) -> None:
+        """Forgets it, or keeps it."""
+        super().release(float(factor != 0))
+
+
+class ReleasesItsWeight(BalancedSigmoidTopK):
+    """Shrinks the weight too."""
+
+    def release(self, factor: float) -> None:
+        """Scales both."""
+        super().release(factor)
+        with torch.no_grad():
+            self.weight.mul_(max(0.5, factor))
+
+
+class CountsReleases(BalancedSigmoidTopK):
+    """What is left follows from how often it was called, which no state_dict holds."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.released = 0
+
+    def release(self, factor: float) -> None:
+        """Shrinks more each time."""
+        self.released += factor < 1
+        super().release(factor ** max(1, self.released))
+
+
+class SaturatedChoice(BalancedSigmoidTopK):
+    """Chooses by sigmoids where there is no bias: large logits tie."""
+
+    def select(self, logits: Tensor) -> Tensor:
+        """Ids."""
+        return largest(logits.sigmoid() + self.bias, self.top_k)
+
+
 class Detached(SigmoidTopK):
     """Its weights carry no gradient."""
 
@@ -206,10 +268,17 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("state outside of buffers", "steps-change-buffers-only", ForgetsItsState),
     _mutant("bias in the gate", "steps-leave-weights", BiasInTheGate),
     _mutant("balances backwards", "steps-relieve-the-loaded", BalancesBackwards),
+    _mutant("bias is never released", "release-ends-balancing", NeverLetsGo),
+    _mutant("bias is gone at once", "release-ends-balancing", LetsGoOfAllAtOnce),
+    _mutant("bias is kept to the last", "release-ends-balancing", LetsGoAtTheEnd),
+    _mutant("a tenth of the bias is left", "release-ends-balancing", LetsGoOfMost),
+    _mutant("release shrinks the weight", "release-ends-balancing", ReleasesItsWeight),
+    _mutant("release counts its calls", "release-ends-balancing", CountsReleases),
     _mutant("weights detached", "finite-gradients", Detached),
     _mutant("forced gates by softmax", "gates-agree", OtherGates),
     _mutant("top_k clamped in silence", "impossible-top-k-is-an-error", _clamps),
     _mutant("softmax router", "published-gate", Softmax),
     _mutant("smallest logits", "published-gate", Smallest),
+    _mutant("saturated sigmoids tie", "published-gate", SaturatedChoice),
     _mutant("weights renormalised", "published-gate", _renormalised),
 )

@@ -360,6 +360,45 @@ def steps_relieve_the_loaded(subject: Subject, case: RouterCase) -> None:
 
 
 @check(
+    why="published formats have no place for a balancing bias: what is left of it is lost there, "
+    "and tokens go elsewhere",
+    cases=cases("plain", "outliers", least=1),
+)
+def release_ends_balancing(subject: Subject, case: RouterCase) -> None:
+    """``release``, where it exists, resumes exactly; at 0 the choice is that before any step."""
+    router = build(subject, case)
+    if not hasattr(router, "release"):
+        raise Refused("this router is balanced to the last step: it has no release(factor)")
+    x, info = case.inputs()
+    info = dataclasses.replace(info, generator=None)
+    before, state = router(x, info), copy.deepcopy(router.state_dict())
+    weights = [parameter.detach().clone() for parameter in router.parameters()]
+    _steps(router, case, 25)
+    stepped = copy.deepcopy(router.state_dict())
+    router.release(1.0)
+    for name, value in router.state_dict().items():
+        same(value, stepped[name], f"state {name} after release(1)")
+    router.release(0.5)
+    # Of what steps have moved some may only be watched; what sways the choice shrinks.
+    moved = [name for name in state if not torch.equal(stepped[name], state[name])]
+    shrunk = [name for name in moved if not torch.equal(router.state_dict()[name], stepped[name])]
+    holds(bool(shrunk) or not moved, f"release(0.5) leaves {', '.join(moved)} as it was")
+    resumed = build(subject, case)
+    resumed.load_state_dict(copy.deepcopy(router.state_dict()), strict=True)
+    for factor in (0.25, 0.0):
+        for each in (router, resumed):
+            each.release(factor)
+        for name, value in router.state_dict().items():
+            same(resumed.state_dict()[name], value, f"state {name} after resuming")
+        got, expected = resumed(x, info), router(x, info)
+        same(got.experts, expected.experts, "experts after resuming")
+    same(expected.experts, before.experts, "experts after release(0)")
+    same(expected.weights, before.weights, "weights after release(0)")
+    for parameter, was in zip(router.parameters(), weights, strict=True):
+        same(parameter.detach(), was, "a parameter after a release")
+
+
+@check(
     properties=(27,),
     why="one gradient that is not a number ends a training run",
     cases=cases(),
@@ -442,6 +481,10 @@ def published_gate(subject: Subject, case: RouterCase) -> None:
     if "renormalised" in subject.name:
         expected = expected / expected.sum(-1, keepdim=True)
     close(routing.weights, expected, 1e-6, "weights")
+    # Sigmoids of such logits are 0 or 1 in float32; the choice is still that of the logits.
+    loud = router(64 * x, info)
+    clear = decided(loud)
+    same(loud.experts[clear], (64 * logits).topk(case.top_k).indices[clear], "experts of large x")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -456,6 +499,7 @@ CHECKS: tuple[Check, ...] = (
     steps_change_buffers_only,
     steps_leave_weights,
     steps_relieve_the_loaded,
+    release_ends_balancing,
     finite_gradients,
     gates_agree,
     impossible_top_k_is_an_error,

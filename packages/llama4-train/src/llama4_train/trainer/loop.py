@@ -18,7 +18,7 @@ from llama4_train.evaluation.run import evaluate
 from llama4_train.flops import training_flops
 from llama4_train.protocols import Batch, StepFacts
 from llama4_train.recipe import Recipe, Slot
-from llama4_train.schedules import factor
+from llama4_train.schedules import factor, kept_bias
 from llama4_train.trackers.opened import open_trackers
 from llama4_train.trackers.values import loads_of, values_of
 from llama4_train.trainer.guard import check_finite
@@ -130,7 +130,7 @@ class Trainer:
         check_finite(total, norm, self.number, batches, parts.folder)
         parts.optimizer.step()
         parts.optimizer.zero_grad(set_to_none=True)
-        parts.balance(counts)
+        parts.balance(counts, kept_bias(recipe.schedule, self.number, recipe.steps))
         taken = Step(
             number=self.number,
             loss=total,

@@ -96,18 +96,27 @@ class Parts:
             for one, before in zip(fresh, counts, strict=True)
         ]
 
-    def balance(self, counts: Sequence[Tensor | None]) -> None:
+    def balance(self, counts: Sequence[Tensor | None], kept: float | None = None) -> None:
         """Lets the routers that are trained see the load of the step, once.
 
         What a frozen router keeps stays as it is too: nothing that is saved of a run of adapters
         would hold it.
+
+        Args:
+            counts: tokens per expert of each layer.
+            kept: share of their balancing biases that routers keep, in the place of seeing the
+                load; None to see it. A router that has no ``release`` sees it to the end.
         """
         for index, count in enumerate(counts):
             if count is None:
                 continue
             router = self.model.layers[index].feed_forward.router
             trained = [parameter.requires_grad for parameter in router.parameters()]
-            if not trained or any(trained):
+            if trained and not any(trained):
+                continue
+            if kept is not None and hasattr(router, "release"):
+                router.release(kept)
+            else:
                 router.after_step(count)
 
 
