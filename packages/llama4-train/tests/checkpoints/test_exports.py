@@ -114,6 +114,47 @@ def test_without_its_bias_a_run_becomes_a_plain_llama(run, tmp_path, form):
     assert back.tokenizer is not None
 
 
+@pytest.fixture(scope="module")
+def released(tiny, tokenizer, tmp_path_factory):
+    """Folder and trainer of a finished run whose bias was released."""
+    folder = tmp_path_factory.mktemp("runs") / "released"
+    recipe = tiny.recipe_of(**{"model.tokenizer": str(tokenizer), "schedule.release": 3})
+    trainer = tiny.trainer_of(recipe, folder)
+    moved = []
+    for _ in trainer:
+        moved.append(bool(trainer.model.layers[1].feed_forward.router.bias.any()))
+    assert moved == [True] * 7 + [False]
+    return folder, trainer
+
+
+@pytest.mark.parametrize("form", ["huggingface", "meta", "native"])
+def test_a_released_bias_is_left_out_without_being_asked_and_nothing_is_lost(
+    released, tiny, tmp_path, caplog, form
+):
+    folder, trainer = released
+    export(folder, tmp_path / "out", form)
+    assert "bias" not in caplog.text
+    settings = {"format": "meta", "max_positions": 256} if form == "meta" else {}
+    back = l4.load(tmp_path / "out", **settings)
+    assert {layer.feed_forward.router for layer in back.spec.layers[1::2]} == {PLAIN}
+    assert same_weights(back, trainer.model)
+    # By bits, in one layout: a file's own may add up products in another order.
+    plain = l4.assemble(tiny.spec_of(PLAIN), device="cpu", dtype="float32")
+    plain.load_state_dict(back.state_dict())
+    assert torch.equal(logits(plain), logits(trainer.model))
+
+
+def test_zero_in_some_routers_is_not_zero(run, tmp_path):
+    model = model_from_run(run[0])
+    model.layers[1].feed_forward.router.bias.zero_()
+    with pytest.raises(CheckpointError, match=r"1 routers .*layers\.3"):
+        export(model, tmp_path / "out")
+    export(model, tmp_path / "out", "native")
+    back = l4.load(tmp_path / "out")
+    assert {layer.feed_forward.router for layer in back.spec.layers[1::2]} == {BALANCED}
+    assert torch.equal(logits(back), logits(model))
+
+
 def test_a_bias_of_zero_is_no_loss(run, tmp_path):
     model = drop_bias(model_from_run(run[0]))
     export(model, tmp_path / "out")

@@ -37,16 +37,18 @@ def export(
     Adapters of a run are merged into its weights.
 
     Llama 4's routers choose by ``sigmoid(logit)`` alone: neither Hugging Face's nor Meta's format
-    has a place for the bias that balances the load of ``sigmoid-top-k-balanced``. A bias of zero is
-    left out there and the router called ``sigmoid-top-k``; any other is refused unless
-    ``drop_bias`` says so, as without it some tokens visit other experts.
+    has a place for the bias that balances the load of ``sigmoid-top-k-balanced``. Where every bias
+    is exactly zero, as at the end of a run whose schedule has ``release``, they are left out of
+    each format and the routers called ``sigmoid-top-k``, which chooses the same, bit for bit. Any
+    other is refused by those two unless ``drop_bias`` says so, as without it some tokens visit
+    other experts.
 
     Args:
         source: folder of a run (its latest checkpoint is taken), folder of a checkpoint, or a
             model.
         target: does not exist, or is an empty folder.
         format: "huggingface", "meta", "native", or a plugin's checkpoint format.
-        drop_bias: leave the balancing bias out, also of the native format.
+        drop_bias: leave out a balancing bias that is not zero, also of the native format.
         tokenizer: folder whose tokenizer goes along instead of the run's or the model's.
 
     Raises:
@@ -93,14 +95,12 @@ def without_bias(
     Args:
         spec: routers named as they ran.
         tensors: state of the model.
-        keep: leave everything as it is.
+        keep: leave everything as it is where a bias is not zero.
         drop: leave out a bias that is not zero, too.
 
     Raises:
-        CheckpointError: a bias is not zero, and ``drop`` is not said.
+        CheckpointError: a bias is not zero, and neither ``keep`` nor ``drop`` is said.
     """
-    if keep:
-        return spec, dict(tensors)
     layers, left, used = list(spec.layers), dict(tensors), []
     for name, tensor in tensors.items():
         match = _BIAS.fullmatch(name)
@@ -112,6 +112,8 @@ def without_bias(
             used.append((name, float(tensor.abs().max())))
         del left[name]
         layers[index] = replace(layers[index], feed_forward=replace(forward, router=PLAIN))
+    if used and keep:
+        return spec, dict(tensors)
     if used and not drop:
         raise CheckpointError(
             f"{len(used)} routers balance their load by a bias (the largest is "
