@@ -39,6 +39,7 @@ PLAN = """
 recipe = "common.toml"
 seeds = [0, 1]
 control = "plain"
+also = { loss = "lower" }
 seeded = ["data.sources.0.settings.seed"]
 tail = 0.5
 description = "A rate against another."
@@ -152,6 +153,30 @@ def test_figures_and_costs(tmp_path: Path) -> None:
     assert json.loads(json.dumps(again.plain()))["differences"][0]["verdict"] == "worse"
 
 
+def test_further_metrics_are_compared_as_the_first_is(tmp_path: Path) -> None:
+    also = {"nll": "lower", "batches": "higher"}
+    fake = Fake()
+    fake.data["b"] = 1.0
+    plan = plan_of(metric="loss", also=also, tail=0.5, paired=False)
+    found = ablate(plan, tmp_path, start=fake, flops=FLOPS)
+    # The fake's nll is its loss; its batches are ten times the seed, the step, and 1 in arm b.
+    assert found.also["nll"].outcomes == found.outcomes
+    assert found.also["nll"].differences == found.differences
+    assert found.also["batches"].outcomes == {"a": {0: 2.5, 1: 12.5}, "b": {0: 3.5, 1: 13.5}}
+    (difference,) = found.also["batches"].differences
+    assert (difference.values, difference.low, difference.high) == ((1.0, 1.0), 1.0, 1.0)
+    plain = json.loads(json.dumps(found.plain()))
+    assert plain["also"]["batches"]["differences"][0]["verdict"] == "better"
+    assert plain["also"]["nll"]["differences"] == plain["differences"]
+    assert plain["also"]["nll"]["outcomes"] == plain["outcomes"]
+    text = card(found)
+    assert "| batches (higher is better) | a | 7.500 |  |  | control |" in text
+    row = "| batches (higher is better) | b | 8.500 | +1.0000 | +1.0000 to +1.0000 | better |"
+    assert row in text
+    plain_plan = plan_of(metric="loss", tail=0.5, paired=False)
+    assert "Other metrics" not in card(ablate(plain_plan, tmp_path, start=fake, flops=FLOPS))
+
+
 def test_other_batches_are_found(tmp_path: Path) -> None:
     fake = Fake()
     fake.data["b"] = 1.0
@@ -187,6 +212,9 @@ def test_arms_that_cannot_be_compared_are_refused() -> None:
         ({"seeds": (0, 0)}, "each once"),
         ({"control": "c"}, "expected one of a, b"),
         ({"better": "more"}, "'lower' or 'higher'"),
+        ({"also": {"loss": "more"}}, "better of loss is 'more'"),
+        ({"also": {"nll": "lower"}}, "stands in also"),
+        ({"also": {"evaluation.a.b.c": "lower"}}, "evaluates nothing"),
         ({"tail": 0.0}, "between 0 and 1"),
         ({"confidence": 1.0}, "between 0 and 1"),
         ({"metric": "evaluation.a.b.c"}, "evaluates nothing"),

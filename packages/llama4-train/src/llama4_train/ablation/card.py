@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from llama4_core.errors import DrawingError
@@ -77,6 +78,7 @@ def card(outcome: Outcome, figures: Sequence[str] = ()) -> str:
         "",
         _statistics(outcome),
         "",
+        *_also(outcome),
         "## Arms",
         "",
         *_table(
@@ -131,6 +133,30 @@ def _statistics(outcome: Outcome) -> str:
         f"{len(outcome.differences)} were compared. Few seeds make it wide: an interval that "
         "covers zero says that nothing can be told, not that there is nothing."
     )
+
+
+def _also(outcome: Outcome) -> list[str]:
+    """The plan's further metrics, where it has some."""
+    plan = outcome.plan
+    if not plan.also:
+        return []
+    rows = []
+    for metric, better in plan.also.items():
+        found = outcome.also[metric]
+        by_arm = {one.arm: one for one in found.differences}
+        for arm, values in found.outcomes.items():
+            row = (f"{metric} ({better} is better)", arm, number(fmean(values.values())))
+            one = by_arm.get(arm)
+            if one is None:
+                rows.append((*row, "", "", "control"))
+            else:
+                between = f"{_signed(one.low)} to {_signed(one.high)}"
+                rows.append((*row, _signed(one.mean), between, one.verdict(better)))
+    head = (
+        "metric", "arm", "mean", f"less {plan.control}", f"{plan.confidence:.0%} interval",
+        "verdict",
+    )  # fmt: skip
+    return ["## Other metrics", "", *_table(head, rows), ""]
 
 
 def _metric(plan: Any) -> str:

@@ -36,6 +36,8 @@ class Plan:
         metric: what is compared: "nll" or another part of the loss, "loss" for the whole of it,
             each a mean over the last steps; or "evaluation.LABEL.NAME.METRIC" after the last step.
         better: "lower" or "higher".
+        also: further metrics, each with "lower" or "higher"; compared as the first is, and shown
+            beside it.
         tail: share of the last steps.
         seeded: paths in the recipe that get the seed too, such as
             "data.sources.0.settings.seed"; ``seed`` itself always does.
@@ -52,6 +54,7 @@ class Plan:
     control: str = ""
     metric: str = "nll"
     better: str = "lower"
+    also: Mapping[str, str] = field(default_factory=dict)
     tail: float = 0.1
     seeded: tuple[str, ...] = ()
     paired: bool = True
@@ -79,8 +82,13 @@ class Plan:
                 f"control is {self.control!r}{nearest(self.control, self.arms)}; expected one of "
                 f"{', '.join(self.arms)}"
             )
-        if self.better not in BETTER:
-            raise RecipeError(f"better is {self.better!r}; expected 'lower' or 'higher'")
+        if self.metric in self.also:
+            raise RecipeError(
+                f"{self.metric!r} is the metric and stands in also; expected other ones there"
+            )
+        for metric, better in {self.metric: self.better, **self.also}.items():
+            if better not in BETTER:
+                raise RecipeError(f"better of {metric} is {better!r}; expected 'lower' or 'higher'")
         for name in ("tail", "confidence"):
             if not 0 < getattr(self, name) <= 1 or (name == "confidence" and self.confidence == 1):
                 raise RecipeError(
@@ -113,11 +121,12 @@ class Plan:
                     "that its batches cannot be the same; set paired = false if that is what is "
                     "compared"
                 )
-            if self.metric.startswith(EVALUATION) and not recipe.evaluation.tasks:
-                raise RecipeError(
-                    f"metric is {self.metric!r}, but arm {name!r} evaluates nothing; add "
-                    "evaluation.tasks to the recipe"
-                )
+            for metric in (self.metric, *self.also):
+                if metric.startswith(EVALUATION) and not recipe.evaluation.tasks:
+                    raise RecipeError(
+                        f"metric is {metric!r}, but arm {name!r} evaluates nothing; add "
+                        "evaluation.tasks to the recipe"
+                    )
 
     def recipe(self, arm: str, seed: int) -> Recipe:
         """The recipe of one run."""
@@ -149,8 +158,8 @@ class Plan:
         given = {
             name: getattr(form, name)
             for name in (
-                "seeds", "control", "metric", "better", "tail", "seeded", "paired", "confidence",
-                "length", "description",
+                "seeds", "control", "metric", "better", "also", "tail", "seeded", "paired",
+                "confidence", "length", "description",
             )
         }  # fmt: skip
         try:
@@ -170,6 +179,7 @@ class _File:
     control: str = ""
     metric: str = "nll"
     better: str = "lower"
+    also: Mapping[str, str] = field(default_factory=dict)
     tail: float = 0.1
     seeded: tuple[str, ...] = ()
     paired: bool = True

@@ -34,37 +34,20 @@ Say = Callable[[str, int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What an ablation found.
+class Compared:
+    """One metric of all runs.
 
     Attributes:
-        plan: what was compared.
-        flops: arm -> active FLOPs of one token, forward and backward.
-        curves: arm -> seed -> steps.
         outcomes: arm -> seed -> metric.
         differences: of each other arm and the control.
-        costs: arm -> "seconds", "tokens", "flops", and "kwh" where it is known; of all its runs.
-        unpaired: steps at which arms saw other batches than the control.
     """
 
-    plan: Plan
-    flops: Mapping[str, float]
-    curves: Mapping[str, Mapping[int, list[dict[str, Any]]]] = field(repr=False)
     outcomes: Mapping[str, Mapping[int, float]]
     differences: tuple[Difference, ...]
-    costs: Mapping[str, Mapping[str, float]]
-    unpaired: int
 
-    def plain(self) -> dict[str, Any]:
-        """JSON values, without the curves."""
+    def plain(self, better: str) -> dict[str, Any]:
+        """JSON values."""
         return {
-            "name": self.plan.name,
-            "metric": self.plan.metric,
-            "better": self.plan.better,
-            "control": self.plan.control,
-            "confidence": self.plan.confidence,
-            "seeds": list(self.plan.seeds),
-            "flops_per_token": dict(self.flops),
             "outcomes": {
                 arm: {str(seed): value for seed, value in values.items()}
                 for arm, values in self.outcomes.items()
@@ -76,10 +59,52 @@ class Outcome:
                     "mean": one.mean,
                     "low": one.low,
                     "high": one.high,
-                    "verdict": one.verdict(self.plan.better),
+                    "verdict": one.verdict(better),
                 }
                 for one in self.differences
             ],
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an ablation found.
+
+    Attributes:
+        plan: what was compared.
+        flops: arm -> active FLOPs of one token, forward and backward.
+        curves: arm -> seed -> steps.
+        outcomes: arm -> seed -> metric.
+        differences: of each other arm and the control.
+        costs: arm -> "seconds", "tokens", "flops", and "kwh" where it is known; of all its runs.
+        unpaired: steps at which arms saw other batches than the control.
+        also: the plan's further metrics.
+    """
+
+    plan: Plan
+    flops: Mapping[str, float]
+    curves: Mapping[str, Mapping[int, list[dict[str, Any]]]] = field(repr=False)
+    outcomes: Mapping[str, Mapping[int, float]]
+    differences: tuple[Difference, ...]
+    costs: Mapping[str, Mapping[str, float]]
+    unpaired: int
+    also: Mapping[str, Compared] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values, without the curves."""
+        return {
+            "name": self.plan.name,
+            "metric": self.plan.metric,
+            "better": self.plan.better,
+            "control": self.plan.control,
+            "confidence": self.plan.confidence,
+            "seeds": list(self.plan.seeds),
+            "flops_per_token": dict(self.flops),
+            **Compared(self.outcomes, self.differences).plain(self.plan.better),
+            "also": {
+                metric: {"better": better, **self.also[metric].plain(better)}
+                for metric, better in self.plan.also.items()
+            },
             "costs": {arm: dict(costs) for arm, costs in self.costs.items()},
             "unpaired_steps": self.unpaired,
         }
@@ -130,19 +155,27 @@ def ablate(
             f"{unpaired} steps of arms saw other batches than those of {plan.control!r} with the "
             "same seed; something of the arms changes the data: set paired = false if that is meant"
         )
-    outcomes = {
-        arm: {seed: outcome(curve, plan.metric, plan.tail) for seed, curve in by_seed.items()}
-        for arm, by_seed in curves.items()
-    }
+    first = _compared(plan, curves, plan.metric)
     return Outcome(
         plan,
         per_token,
         curves,
-        outcomes,
-        compare(outcomes, plan.control, plan.confidence),
+        first.outcomes,
+        first.differences,
         {arm: _costs(place / arm, curves[arm], per_token[arm]) for arm in plan.arms},
         unpaired,
+        {metric: _compared(plan, curves, metric) for metric in plan.also},
     )
+
+
+def _compared(
+    plan: Plan, curves: Mapping[str, Mapping[int, list[dict[str, Any]]]], metric: str
+) -> Compared:
+    outcomes = {
+        arm: {seed: outcome(curve, metric, plan.tail) for seed, curve in by_seed.items()}
+        for arm, by_seed in curves.items()
+    }
+    return Compared(outcomes, compare(outcomes, plan.control, plan.confidence))
 
 
 def _told(say: Say, arm: str, seed: int, steps: int) -> Callable[[int], None]:
