@@ -185,6 +185,7 @@ BUDGETS = {
     "llama4-moe": 2.0,
     "llama4-vision": 1.5,
     "llama4-train": 3.0,
+    "llama4-tiny": 0.5,
     "tests": 1.5,
     "examples": 1.0,
 }

@@ -7,15 +7,26 @@ from pathlib import Path
 
 import pytest
 
+import llama4_tiny.plugin
 from llama4_core.cli import main
 from llama4_core.plugins import Catalogue
 
 TINY = str(Path(__file__).parent / "data" / "tiny-hf")
 
 
+def without(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
+    """The catalogue as for somebody who has not installed a package."""
+    every = Catalogue.components
+    monkeypatch.setattr(
+        Catalogue,
+        "components",
+        lambda self, socket: [x for x in every(self, socket) if x.distribution != distribution],
+    )
+
+
 def test_the_tour_runs_through(capsys: pytest.CaptureFixture[str]) -> None:
     """It explains, generates equal tokens twice, and counts."""
-    assert main(["demo"]) == 0
+    assert main(["demo", "--random", "0"]) == 0
     out = capsys.readouterr().out
     assert "irope-chunked" in out
     assert "108.642B" in out
@@ -34,14 +45,41 @@ def test_the_tour_names_the_package_that_reads_pictures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for somebody who has not installed it."""
-    every = Catalogue.components
-    monkeypatch.setattr(
-        Catalogue,
-        "components",
-        lambda self, socket: [x for x in every(self, socket) if x.distribution != "llama4-vision"],
-    )
-    assert main(["demo"]) == 0
+    without(monkeypatch, "llama4-vision")
+    assert main(["demo", "--random", "0"]) == 0
     assert "pip install llama4-vision" in capsys.readouterr().out
+
+
+def test_the_tour_says_that_no_trained_model_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then, and only then, random weights stand in."""
+    without(monkeypatch, "llama4-tiny")
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "pip install llama4-tiny" in out
+    assert "random weights" in out
+    assert "irope-chunked" in out
+
+
+def test_the_trained_model_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it right, a box in a picture, and which model it was."""
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("== tiny: 5,596,544 trained weights, of llama4-tiny ")
+    assert "WRONG" not in out
+    # Six about the picture, a key, three in words, the call and what is said of its result.
+    assert out.count("[right") == 12
+    assert (tmp_path / "box.png").stat().st_size > 0
+
+
+def test_weights_that_are_missing_are_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package is there: nothing random takes its place."""
+    monkeypatch.setattr(llama4_tiny.plugin, "FILES", ("nothing.safetensors",))
+    assert main(["demo"]) == 2
+    assert "has no nothing.safetensors" in capsys.readouterr().err
 
 
 def test_bench_counts_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

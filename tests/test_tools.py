@@ -222,8 +222,8 @@ class TestSiblings:
 
     def test_a_revision_without_the_package_is_named(self, workspace):
         module, root = workspace
-        with pytest.raises(SystemExit, match="llama4-tiny cannot be had from HEAD"):
-            module.extract("llama4-tiny", "HEAD", root / "x")
+        with pytest.raises(SystemExit, match="llama4-nobody cannot be had from HEAD"):
+            module.extract("llama4-nobody", "HEAD", root / "x")
 
 
 class TestTagging:

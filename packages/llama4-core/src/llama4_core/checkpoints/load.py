@@ -149,6 +149,11 @@ def resolve(
         built = known.find("models", base if base in every else name).component.build()
         if isinstance(built, ModelSpec):
             return built if base == name else replace(built.text_only(), name=name)
+        if base != name and name not in every:
+            raise CheckpointError(
+                f"{name}: {base} comes as weights, not as a shape that has a text half; "
+                f"load {base} with overrides={{'vision': 'none'}} (--set vision=none)"
+            )
         return Path(built)
     repo = repo_of(name, revision)
     if repo is not None:

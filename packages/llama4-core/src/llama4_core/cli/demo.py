@@ -1,59 +1,143 @@
-"""``llama4 demo``: the tour without a checkpoint: a small random model, explained and rebuilt."""
+"""``llama4 demo``: the small trained model answers; without it, a random one is taken apart."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llama4_core.errors import ComponentError, ModalityError
 from llama4_core.plugins.catalogue import catalogue
 
+if TYPE_CHECKING:
+    from llama4_core.demo.questions import Answer
+
+TRAINED = "tiny"
+FOLDER = "llama4-demo"
+LONGER = "16 times"
 PROMPT = [1, 2, 3, 5, 8, 13, 21]
 
 
 class Command:
-    """Assembles, explains, generates, swaps a part, shows a picture, counts."""
+    """Lets the small trained model answer, explains it, swaps a part, counts."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options."""
-        parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
-        parser.epilog = "example:\n  llama4 demo"
+        parser.add_argument(
+            "--random",
+            type=int,
+            metavar="SEED",
+            help="a model of random weights instead of the trained one",
+        )
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=Path(FOLDER),
+            metavar="FOLDER",
+            help=f"where the trained model's pictures go (default {FOLDER})",
+        )
+        parser.epilog = "examples:\n  llama4 demo\n  llama4 demo --random 0"
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Prints each step; an error says which one does not hold."""
         import torch
 
-        from llama4_core.specs.accounting import account
-        from llama4_core.specs.presets import preset
-
         torch.set_num_threads(1)  # so small a model only waits for a second thread
-        model = _load(arguments.seed)
-        print(f"== nano, {sum(p.numel() for p in model.parameters()):,} random weights\n")
-        print(model.report.to_text())
-        print("\n== 12 tokens with two attention backends: equal")
-        found = {}
-        for name in ("eager", "sdpa"):
-            other = _load(arguments.seed, {"layers.*.attention.backend": name})
-            found[name] = other.generate(PROMPT, max_tokens=12, ignore_eos=True).tokens
-            print(f"  {name:6} {list(found[name])}")
-        if found["eager"] != found["sdpa"]:
-            raise ComponentError(
-                "the attention backends disagree; run `llama4 check attention_backend:sdpa` and "
-                "report what it prints"
-            )
-        print("\n== Pictures")
-        if any(entry.name == "vision" for entry in catalogue().components("modalities")):
-            _see(model, arguments.seed)
+        if arguments.random is None and any(
+            entry.name == TRAINED for entry in catalogue().components("models")
+        ):
+            model = _load(TRAINED)
+            show_trained(model, arguments.out)
+            print("\n== What runs in it, and why")
+            print(model.report.to_text())
+            _agree(TRAINED)
         else:
-            print("  no installed package reads pictures: pip install llama4-vision")
-        print("\n== What the published models weigh")
-        for name in ("scout", "maverick"):
-            costs = account(preset(name))
-            total, active = costs.total / 1e9, costs.active / 1e9
-            print(f"  {name:9} {total:7.3f}B in all, {active:6.3f}B active per token")
-        print("\nNext: llama4 generate FOLDER 'Once upon a time', llama4 --help")
+            _random(arguments.random)
+        _published()
+        print("\nNext: llama4 chat tiny, llama4 generate FOLDER 'Once upon a time', llama4 --help")
         return 0
+
+
+def show_trained(model: Any, folder: Path) -> None:
+    """Prints which model it is, and its answers to all kinds of questions.
+
+    Args:
+        model: trained, with a tokenizer.
+        folder: for pictures.
+    """
+    from llama4_core.demo import questions
+
+    entry = catalogue().find("models", TRAINED)
+    count = sum(weight.numel() for weight in model.parameters())
+    print(
+        f"== {model.spec.name}: {count:,} trained weights, of {entry.distribution} {entry.version};"
+        " every answer below is its own"
+    )
+    print("\n== A picture, drawn just now")
+    if any(entry.name == "vision" for entry in catalogue().components("modalities")):
+        _say(questions.about_a_picture(model, folder))
+    else:
+        print("  no installed package reads pictures: pip install llama4-vision")
+    print(f"\n== A key in a text {LONGER} as long as those that it learnt keys from")
+    _say([questions.about_a_long_text(model)])
+    print("\n== Text that goes on, other languages, a sum")
+    _say(questions.in_words(model))
+    print("\n== A tool to call")
+    _say(questions.with_tools(model))
+
+
+def _say(answers: Iterable[Answer]) -> None:
+    for one in answers:
+        verdict = {True: "right", False: "WRONG", None: ""}[one.right]
+        remark = ", ".join(part for part in (verdict, one.note) if part)
+        print(
+            f"  {one.question}\n    {one.said}" + (f"   [{remark}]" if remark else ""), flush=True
+        )
+
+
+def _random(seed: int | None) -> None:
+    """The tour without a trained model."""
+    if seed is None:
+        print(
+            "No trained model is installed (pip install llama4-tiny brings one): the weights below "
+            "are random, and what they say means nothing.\n"
+        )
+    model = _load("nano", seed or 0)
+    print(f"== nano, {sum(p.numel() for p in model.parameters()):,} random weights\n")
+    print(model.report.to_text())
+    _agree("nano", seed or 0)
+    print("\n== Pictures")
+    if any(entry.name == "vision" for entry in catalogue().components("modalities")):
+        _see(model, seed or 0)
+    else:
+        print("  no installed package reads pictures: pip install llama4-vision")
+
+
+def _agree(name: str, seed: int | None = None) -> None:
+    print("\n== 12 tokens with two attention backends: equal")
+    found = {}
+    for backend in ("eager", "sdpa"):
+        other = _load(name, seed, {"layers.*.attention.backend": backend})
+        found[backend] = other.generate(PROMPT, max_tokens=12, ignore_eos=True).tokens
+        print(f"  {backend:6} {list(found[backend])}")
+    if found["eager"] != found["sdpa"]:
+        raise ComponentError(
+            "the attention backends disagree; run `llama4 check attention_backend:sdpa` and "
+            "report what it prints"
+        )
+
+
+def _published() -> None:
+    from llama4_core.specs.accounting import account
+    from llama4_core.specs.presets import preset
+
+    print("\n== What the published models weigh")
+    for name in ("scout", "maverick"):
+        costs = account(preset(name))
+        total, active = costs.total / 1e9, costs.active / 1e9
+        print(f"  {name:9} {total:7.3f}B in all, {active:6.3f}B active per token")
 
 
 def _see(text: Any, seed: int) -> None:
@@ -100,7 +184,8 @@ def _see(text: Any, seed: int) -> None:
     print(f"  those behind it up to {float(moved[before:].max()):.2f} apart")
 
 
-def _load(seed: int, overrides: dict[str, Any] | None = None) -> Any:
+def _load(name: str, seed: int | None = None, overrides: dict[str, Any] | None = None) -> Any:
+    """In float32, where equal mathematics gives equal tokens."""
     from llama4_core import load
 
-    return load("nano", dtype="float32", random=seed, overrides=overrides)
+    return load(name, dtype="float32", random=seed, overrides=overrides)

@@ -225,7 +225,7 @@ def llama4_models() -> Iterable[Component]:
 def llama4_commands() -> Iterable[Component]:
     """Subcommands of ``llama4``; each module is imported only when its command runs."""
     cli = "llama4_core.cli"
-    yield Component("demo", f"{cli}.demo:Command", "a tour with a small random model")
+    yield Component("demo", f"{cli}.demo:Command", "a tour with a small trained model")
     yield Component("bench", f"{cli}.bench:Command", "time a model on this machine")
     yield Component("plugins", f"{cli}.plugins:Command", "list what can be swapped, and by whom")
     yield Component("models", f"{cli}.models:Command", "list the models that have a name here")

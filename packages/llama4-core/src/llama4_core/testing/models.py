@@ -1,4 +1,4 @@
-"""Checks of the socket models: shapes by name."""
+"""Checks of the socket models: shapes by name, and folders with weights by their descriptions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llama4_core.errors import ComponentError
 from llama4_core.plugins.catalogue import catalogue
+from llama4_core.specs.find import spec_from_path
 from llama4_core.specs.layers import every
 from llama4_core.specs.model import ModelSpec
 from llama4_core.testing.check import Check, Refused, Subject, check
@@ -16,9 +17,7 @@ from llama4_core.testing.compare import holds
 
 def _spec(subject: Subject) -> ModelSpec:
     found: Any = subject.build()
-    if not isinstance(found, ModelSpec):
-        raise Refused("this model is a folder with weights, not a description")
-    return found
+    return found if isinstance(found, ModelSpec) else spec_from_path(found)
 
 
 def _once(subject: Subject) -> st.SearchStrategy[None]:
