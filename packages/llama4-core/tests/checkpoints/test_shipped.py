@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def known(sighted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             return (Component("shipped", "shipped_weights:folder", "weights"),)
 
     yield Catalogue.from_plugins([("shipped", "llama4-shipped", "1.0", Plugin())], strict=True)
-    monkeypatch.delitem(__import__("sys").modules, "shipped_weights", raising=False)
+    sys.modules.pop("shipped_weights", None)
 
 
 @pytest.mark.parametrize("name", ["shipped", "llama4-shipped/shipped"])
@@ -51,7 +52,7 @@ def test_a_name_gives_the_folder(known: Catalogue, tmp_path: Path, name: str) ->
 
 def test_a_folder_has_no_text_half(known: Catalogue) -> None:
     """The name of a shape without eyes must not give the whole model."""
-    with pytest.raises(CheckpointError, match="load shipped with overrides=.*vision=none"):
+    with pytest.raises(CheckpointError, match=r"load shipped with overrides=.*vision=none"):
         resolve("shipped-text", known)
 
 

@@ -92,9 +92,8 @@ def _say(answers: Iterable[Answer]) -> None:
     for one in answers:
         verdict = {True: "right", False: "WRONG", None: ""}[one.right]
         remark = ", ".join(part for part in (verdict, one.note) if part)
-        print(
-            f"  {one.question}\n    {one.said}" + (f"   [{remark}]" if remark else ""), flush=True
-        )
+        end = f"   [{remark}]\n" if remark else "\n"
+        print(f"  {one.question}\n    {one.said}", end=end, flush=True)
 
 
 def _random(seed: int | None) -> None:

@@ -1,1 +1,1 @@
-"""What the demo shows: a picture drawn on the spot, a long text with keys, questions and answers."""
+"""What the demo shows: a picture drawn on the spot, a long text with keys, questions."""
