@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama4_core.plugins.overrides import Named
 from llama4_train.errors import RecipeError
 from llama4_train.recipe import (
     DataPart,
@@ -66,6 +67,8 @@ def test_changes_by_path_leave_the_rest():
         ({"schedule.warm_up": 3}, "did you mean 'warmup'"),
         ({"data.sources.1.weight": 1.0}, "no entry of a list of 1"),
         ({"steps": "many"}, "expected a whole number"),
+        ({"model.overrides": {"a": {"nam": "x"}}}, "did you mean 'name'"),
+        ({"model.overrides": {"a": 3}}, "is 3; expected a plain value or a table"),
         ({"steps": 0}, "steps is 0"),
         ({"steps.x": 1}, "leads into a value"),
         ({"model.weights": "stord"}, "did you mean 'stored'"),
@@ -114,3 +117,14 @@ def test_every_recipe_of_the_repository_reads():
         pytest.skip("the recipes are not beside these tests")
     for file in files:
         assert Recipe.read(file).name
+
+
+def test_an_override_with_settings_is_written_and_read(tmp_path):
+    one = {"name": "sigmoid-top-k-balanced", "settings": {"rate": 0.01}}
+    recipe = BASE.override({"model.overrides": {"layers.*.feed_forward.router": one, "x": "y"}})
+    assert recipe.model.overrides == {
+        "layers.*.feed_forward.router": Named("sigmoid-top-k-balanced", {"rate": 0.01}),
+        "x": "y",
+    }
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llama4_core.errors import ComponentError, OverrideError
 from llama4_core.plugins import Catalogue
 from llama4_core.plugins.choose import Assembler, Unavailable
-from llama4_core.plugins.overrides import Overrides
+from llama4_core.plugins.overrides import Named, Overrides
 from llama4_core.plugins.regimes import Regime, RegimeTable
 from llama4_core.plugins.report import AssemblyReport
 from llama4_core.protocols.problems import AttentionProblem, ExpertProblem
@@ -362,3 +362,63 @@ def test_the_last_row_of_a_table_always_holds() -> None:
     table = RegimeTable((Regime(8, False, "a", 1), Regime(8, True, "b", 2)))
     assert table.pick(9, False) == 2
     assert isinstance(RegimeTable.always(Unavailable("x")).pick(1, True), Unavailable)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tuned(plugin, component) -> Catalogue:
+    """Parts with settings; the second comes with some of its own, the third has none."""
+    routers = [
+        component("plain", target="textwrap:TextWrapper"),
+        component("quick", target="textwrap:TextWrapper", settings={"tabsize": 5, "max_lines": 3}),
+        component("bare", target="string:Template"),
+    ]
+    return Catalogue.from_plugins([("x", "llama4-moe", "1.0", plugin(routers=routers))])
+
+
+@given(size=st.integers(1, 9), layer=st.integers(0, 3))
+def test_settings_reach_the_named_part_and_no_other(tuned, size, layer) -> None:
+    values = {f"layers.[{layer}].router": Named("quick", {"tabsize": size})}
+    parts = Assembler(tuned, Overrides(values))
+    for number in range(4):
+        part = parts.child(f"layers.{number}").build("routers", "router", "plain", 7)
+        found = (part.width, part.tabsize, part.max_lines)
+        assert found == ((7, size, 3) if number == layer else (7, 8, None))
+    # By its name in the report, as without settings.
+    row = parts.finish().choices[f"layers.{layer}.router"].rows[0]
+    assert (row.provider.name, row.provider.distribution) == ("quick", "llama4-moe")
+
+
+def test_backends_of_other_settings_are_other_parts(catalogue_of) -> None:
+    known = catalogue_of(expert_backends={"loop": {"priority": 1}})
+    values = {"layers.1.**": Named("loop", {"x": 1}), "layers.2.**": Named("loop", {"x": 2})}
+    parts = Assembler(known, Overrides(values))
+    tables = [
+        parts.child(f"layers.{n}").regimes("expert_backends", "backend", "loop", EXPERTS)
+        for n in range(3)
+    ]
+    picked = [table.pick(1, False) for table in tables]
+    assert picked == [{"name": "loop"}, {"name": "loop", "x": 1}, {"name": "loop", "x": 2}]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Named("plain", {"tabsiz": 1}), r"plain has no setting 'tabsiz' .*'tabsize'.* it has "),
+        (Named("bare", {"template": "x"}), "bare has no setting 'template'; it has none"),
+        (Named("auto", {"tabsize": 1}), "gives settings to 'auto'"),
+        (Named("", {}), "expected the name"),
+    ],
+)
+def test_settings_that_cannot_be(tuned, value, said) -> None:
+    with pytest.raises(OverrideError, match=said):
+        Assembler(tuned, Overrides({"router": value})).build("routers", "router", "plain", 8)
+
+
+def test_equal_names_with_equal_settings_do_not_clash() -> None:
+    both = Overrides({"*": Named("a", {"x": 1}), "router": Named("a", {"x": 1})})
+    assert both.take("router").part == "a"
+    with pytest.raises(OverrideError, match="both address"):
+        Overrides({"*": Named("a", {"x": 1}), "router": Named("a", {"x": 2})}).take("router")

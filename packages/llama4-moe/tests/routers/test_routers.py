@@ -182,3 +182,9 @@ def test_a_bias_is_released_in_equal_parts():
         # Four products in float32.
         want = torch.tensor([0.5, -0.25]) * (left - 1) / 4
         torch.testing.assert_close(router.bias, want, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf"), True, "0.1"])
+def test_impossible_rate(rate):
+    with pytest.raises(SpecError, match=r"rate is .*; expected a number"):
+        BalancedSigmoidTopK(8, 3, 1, rate=rate)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llama4_core.errors import SpecError
+from llama4_core.plugins.overrides import Named
 from llama4_core.specs.suggest import nearest
 from llama4_core.specs.tables import build, key_text, table, value_text
 from llama4_train.errors import RecipeError
@@ -85,7 +86,7 @@ class ModelPart:
             folder or a repository to go on from.
         weights: "random" to draw them, or "stored" to load those of ``start``.
         dtype: of the weights: "float32", or "bfloat16" with float32 masters in the optimizer.
-        overrides: slot path globs -> component names.
+        overrides: slot path globs -> component names, or tables ``{ name, settings }``.
         tokenizer: folder with a tokenizer; None for that of ``start``.
         train: globs of the parameters that are trained; empty for all.
         checkpointing: activation checkpointing: "none", "full" (every block), or "selective"
@@ -96,7 +97,7 @@ class ModelPart:
     start: str
     weights: str = "random"
     dtype: str = "float32"
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str | Named] = field(default_factory=dict)
     tokenizer: str | None = None
     train: tuple[str, ...] = ()
     checkpointing: str = "none"

@@ -124,6 +124,18 @@ def test_a_bias_moves_once_a_step(base):
     assert router.bias.count_nonzero()
 
 
+def test_a_recipe_sets_the_rate_and_a_resumed_run_keeps_to_it(base, tmp_path):
+    one = {"name": "sigmoid-top-k-balanced", "settings": {"rate": 0.125}}
+    recipe = base.override({"model.overrides": {"layers.*.feed_forward.router": one}, "steps": 1})
+    trainer = Trainer.of(recipe, folder=tmp_path / "run")
+    list(trainer)
+    assert all(bias.abs().max() == 0.125 for bias in biases(trainer))
+    again = Trainer.of(recipe, folder=tmp_path / "run", resume=True)
+    assert again.model.layers[1].feed_forward.router.rate == 0.125
+    with pytest.raises(TrainingError, match="overrides"):
+        Trainer.of(base.override({"steps": 1}), folder=tmp_path / "run", resume=True)
+
+
 def biases(trainer):
     return [trainer.model.layers[index].feed_forward.router.bias.clone() for index in (1, 3)]
 

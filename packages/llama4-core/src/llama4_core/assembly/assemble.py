@@ -41,7 +41,8 @@ def assemble(
     Args:
         spec_or_preset: a description, or the name of a model in the catalogue; ``NAME-text`` is
             its text model alone.
-        overrides: slot path globs -> component names or objects.
+        overrides: slot path globs -> component names, names with settings
+            (:class:`~llama4_core.plugins.overrides.Named`) or objects.
         device: where parameters are made; "meta" gives shapes without memory. On another device
             they are not initialised: load weights, or call ``model.initialise``.
         dtype: of the parameters; None for what the description says.

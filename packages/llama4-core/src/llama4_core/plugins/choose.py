@@ -20,6 +20,7 @@ from llama4_core.plugins.hookspecs import SOCKETS
 from llama4_core.plugins.overrides import Override, Overrides
 from llama4_core.plugins.regimes import Regime, RegimeTable
 from llama4_core.plugins.report import AssemblyReport, Choice, Provider, Refusal, Row
+from llama4_core.specs.suggest import nearest
 
 AUTO = "auto"
 # Regimes by number of tokens: the bound of the row, and the number that candidates are asked about.
@@ -134,7 +135,7 @@ class Assembler:
         """What builds the part of slot ``path.slot``; see :meth:`build`."""
         path = self._slot(slot)
         override = self._shared.overrides.take(path)
-        value = name if override is None else override.value
+        value = name if override is None else override.part
         glob = "" if override is None else override.glob
         if override is not None and not isinstance(value, str):
             self._record(path, Choice(socket, name, glob, (Row("always", _object(value)),)))
@@ -159,7 +160,7 @@ class Assembler:
         """
         path = self._slot(slot)
         override = self._shared.overrides.take(path)
-        value = name if override is None else override.value
+        value = name if override is None else override.part
         glob = "" if override is None else override.glob
         if override is not None and not isinstance(value, str):
             call = self._instance(("object", id(value)), functools.partial(_from_object, override))
@@ -275,7 +276,8 @@ class Assembler:
                 regimes.append(Regime(max_tokens, grad, "unavailable", Unavailable(chosen)))
                 shown.append(Row(label, None, chosen))
                 continue
-            call = self._instance((socket, chosen.full_name), chosen.component.build)
+            settings = repr(chosen.component.settings)
+            call = self._instance((socket, chosen.full_name, settings), chosen.component.build)
             regimes.append(Regime(max_tokens, grad, self._shown(chosen), call))
             shown.append(Row(label, _provider(chosen)))
         return RegimeTable(tuple(regimes)), Choice(socket, asked, glob, tuple(shown), refused)
@@ -284,13 +286,14 @@ class Assembler:
 
     def _find(self, socket: str, path: str, name: str, override: Override | None) -> Entry:
         try:
-            return self._shared.catalogue.find(
+            entry = self._shared.catalogue.find(
                 socket, name, needed_by="" if override else self.report.model or path
             )
         except ComponentError as error:
             if override is None:
                 raise
             raise type(error)(f"override {override.glob!r} ({path}): {error}") from error
+        return entry if override is None else _with_settings(entry, override)
 
     def _instance(self, key: Any, build: Callable[[], Any]) -> Any:
         if key not in self._shared.instances:
@@ -385,6 +388,32 @@ def _rank(entry: Entry, question: _Question) -> tuple[int, str | None]:
     if not isinstance(rank, int):
         return 0, f"its priority is {rank!r}; expected a whole number"
     return rank, None if rank > 0 else "never chosen unless named"
+
+
+def _with_settings(entry: Entry, override: Override) -> Entry:
+    """The entry, built with the settings of the override beside its own.
+
+    Raises:
+        OverrideError: its target has no such setting.
+    """
+    if not override.settings:
+        return entry
+    try:
+        known = inspect.signature(entry.component.load()).parameters.values()
+    except ValueError:  # built-in callables without a signature
+        known = ()
+    names = [one.name for one in known if one.default is not one.empty]
+    free = not known or any(one.kind is one.VAR_KEYWORD for one in known)
+    for name in override.settings:
+        if name not in names and not free:
+            raise OverrideError(
+                f"override {override.glob!r}: {entry.name} has no setting {name!r}"
+                f"{nearest(name, names)}; it has {', '.join(names) or 'none'}"
+            )
+    settings = {**entry.component.settings, **override.settings}
+    return dataclasses.replace(
+        entry, component=dataclasses.replace(entry.component, settings=settings)
+    )
 
 
 def _provider(entry: Entry) -> Provider:

@@ -11,9 +11,9 @@ segment:
 ``name``        itself
 =============== =====================================================================
 
-Values are names of components (strings) or objects (a class or function that builds the part, or
-the part itself). There is no precedence: two globs that give one slot different values are an
-error, and so is a glob that addresses nothing.
+Values are names of components (strings), names with settings (:class:`Named`) or objects (a class
+or function that builds the part, or the part itself). There is no precedence: two globs that give
+one slot different values are an error, and so is a glob that addresses nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama4_core.errors import OverrideError
@@ -32,18 +32,41 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_*?-]+\Z")
 
 
 @dataclass(frozen=True)
+class Named:
+    """A component by name, built with settings of one's own.
+
+    Attributes:
+        name: as a string alone would say it.
+        settings: keyword arguments of the component's target; they win over those it comes with.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Override:
     """What one glob puts into a slot."""
 
     glob: str
     value: Any
 
+    @property
+    def part(self) -> Any:
+        """The name of a component, or an object."""
+        return self.value.name if isinstance(self.value, Named) else self.value
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a named component is built with beside its own."""
+        return self.value.settings if isinstance(self.value, Named) else {}
+
 
 class Overrides:
     """The overrides of one assembly; remembers which globs were used.
 
     Args:
-        values: glob -> name or object.
+        values: glob -> name, name with settings, or object.
         what: what to call one in errors.
         place: what to call in errors what one addresses.
 
@@ -151,8 +174,13 @@ def _matches(pattern: tuple[str | frozenset[int], ...], path: list[str]) -> bool
 
 
 def _check_value(override: Override) -> None:
-    if isinstance(override.value, str):
-        if override.value:
+    if isinstance(override.part, str):
+        if override.part == "auto" and override.settings:
+            raise OverrideError(
+                f"override {override.glob!r} gives settings to 'auto'; expected the name of the "
+                "component that they are for"
+            )
+        if override.part:
             return
     elif callable(override.value):
         return
@@ -163,8 +191,9 @@ def _check_value(override: Override) -> None:
 
 
 def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, str) and isinstance(right, str):
-        return left == right
+    plain = (str, Named)
+    if isinstance(left, plain) and isinstance(right, plain):
+        return bool(left == right)
     return left is right
 
 

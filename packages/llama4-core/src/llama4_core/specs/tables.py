@@ -103,6 +103,11 @@ def _free_table(kind: Any, value: Any, where: str) -> Any:
 def _one_of(options: list[Any], value: Any, where: str) -> Any:
     if any(isinstance(value, option) for option in options):
         return value
+    tables = [option for option in options if dataclasses.is_dataclass(option)]
+    if len(tables) == 1:  # told apart from the plain values by its form
+        if not isinstance(value, dict):
+            raise SpecError(f"{where} is {value!r}; expected a plain value or a table")
+        return build(tables[0], value, where)
     by_kind = {
         field.default: option
         for option in options

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llama4_core.errors import SpecError
 from llama4_moe.routers.linear import LinearRouter
 from llama4_moe.routers.selection import largest
 
@@ -32,6 +34,8 @@ class BalancedSigmoidTopK(SigmoidTopK):
     Llama 4 has no such bias. Towards the end of training :meth:`release` lets it shrink to 0, where
     the choice is that of :class:`SigmoidTopK`, bit for bit.
 
+    A recipe changes the rate by an override that names this router with ``settings``.
+
     The bias stays float32 when the model is converted to another dtype: steps of 0.001 vanish in
     bfloat16.
     """
@@ -48,6 +52,9 @@ class BalancedSigmoidTopK(SigmoidTopK):
         rate: float = 0.001,
     ) -> None:
         super().__init__(hidden, experts, top_k, renormalise=renormalise)
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not number or not 0 <= rate < math.inf:
+            raise SpecError(f"rate is {rate!r}; expected a number of at least 0")
         self.rate = rate
         self.register_buffer("bias", torch.zeros(experts, dtype=torch.float32))
 
