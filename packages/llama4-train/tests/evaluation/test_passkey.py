@@ -145,3 +145,30 @@ def test_the_plot_shows_every_line(searching: Searching, tmp_path: Path) -> None
         draw([])
     with pytest.raises(DrawingError, match="ends in"):
         write(results, tmp_path / "lengths.doc")
+
+
+def test_a_chat_asks_the_same_text_behind_headers(
+    searching: Searching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole text is what the user says; the reply may take its digits and the end of turn."""
+    heard: list[str] = []
+    tokenizer = searching.model.tokenizer
+
+    def generate(prompts: list[list[int]], **settings: Any) -> list[Any]:
+        heard.extend(tokenizer.decode(prompt, specials=True) for prompt in prompts)
+        longest = max(len(prompt) for prompt in prompts)
+        assert longest + settings["max_tokens"] <= searching.model.spec.max_positions
+        return [SimpleNamespace(text="0", stop_reason="stop_token") for _ in prompts]
+
+    monkeypatch.setattr(searching.model, "generate", generate)
+    task = PasskeyTask(length=300, times=(1,), count=2, form="chat")
+    (one,) = task.measure(searching.model, Context(catalogue()))
+    assert one.value == 0
+    assert [text.count("What is the key of the ") for text in heard] == [1, 1]
+    assert all("<|header_start|>assistant<|header_end|>" in text for text in heard)
+
+
+def test_an_unknown_form_is_refused() -> None:
+    """With those that there are."""
+    with pytest.raises(RecipeError, match="form is 'letter'; expected one of pack, chat"):
+        PasskeyTask(form="letter")

@@ -15,10 +15,14 @@ from llama4_train.evaluation.tasks import Context
 from llama4_train.evaluation.world import accuracy
 from llama4_train.respec import as_spec, respec
 from llama4_train.worlds import Rates
+from llama4_train.worlds.forms import FORMS
 from llama4_train.worlds.names import STYLES
 from llama4_train.worlds.passkey import Passkey
 
 AS_IS, OFF = "model", "off"
+
+HEADERS = 32
+"""Tokens that a chat may be longer by than its text; the format of Llama 4 needs about ten."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class PasskeyTask:
         temperatures: "model" for the model's own, "off", or "SCALE/FLOOR", such as "0.1/256": see
             :class:`~llama4_core.specs.model.TemperatureSpec`.
         count: texts at each length.
-        keys, digits, style: see :class:`~llama4_train.worlds.passkey.Passkey`.
+        keys, digits, style, form: see :class:`~llama4_train.worlds.passkey.Passkey`.
         split, seed: of the texts.
         tokens: of all prompts of a batch together, at most; a longer text is a batch alone.
         label: in reports; "passkey" if empty.
@@ -48,6 +52,7 @@ class PasskeyTask:
     keys: int = 4
     digits: int = 4
     style: str = "sentence"
+    form: str = "pack"
     split: str = "held-out"
     seed: int = 0
     tokens: int = 16_384
@@ -66,6 +71,8 @@ class PasskeyTask:
             raise RecipeError(f"times are {list(self.times)}; expected whole numbers from 1 on")
         if self.style not in STYLES:
             raise RecipeError(f"style is {self.style!r}; expected one of {', '.join(STYLES)}")
+        if self.form not in FORMS:
+            raise RecipeError(f"form is {self.form!r}; expected one of {', '.join(FORMS)}")
         for text in self.temperatures:
             _temperature(text)
 
@@ -94,6 +101,7 @@ class PasskeyTask:
             texts = Passkey(
                 self.seed,
                 self.split,
+                self.form,
                 length=tokens,
                 count=count,
                 keys=self.keys,
@@ -124,7 +132,7 @@ class PasskeyTask:
     def _spec(self, spec: ModelSpec, text: str, tokens: int) -> ModelSpec:
         scale, floor = _temperature(text)
         # Room for a reply that goes on; the longest context is a claim, not a weight.
-        longest = max(spec.max_positions, tokens + self.digits + 2)
+        longest = max(spec.max_positions, tokens + HEADERS + self.digits + 2)
         return respec(spec, temperature=scale, floor=floor, max_positions=longest)
 
 
