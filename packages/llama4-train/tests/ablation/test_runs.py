@@ -19,7 +19,7 @@ from llama4_core.tokenizers.sample import sample_ranks
 from llama4_train.ablation import Plan, ablate
 from llama4_train.ablation.card import card, write_card
 from llama4_train.ablation.runs import check_flops
-from llama4_train.errors import RecipeError, TrainingError
+from llama4_train.errors import EvaluationError, RecipeError, TrainingError
 from llama4_train.recipe import Recipe
 from llama4_train.trainer.step import Step
 
@@ -175,6 +175,26 @@ def test_further_metrics_are_compared_as_the_first_is(tmp_path: Path) -> None:
     assert row in text
     plain_plan = plan_of(metric="loss", tail=0.5, paired=False)
     assert "Other metrics" not in card(ablate(plain_plan, tmp_path, start=fake, flops=FLOPS))
+
+
+def test_arms_without_a_further_metric_are_left_out(tmp_path: Path) -> None:
+    class Dense(Fake):
+        def __call__(self, made: Recipe, folder: Path, resume: bool) -> Iterator[Step]:
+            for step in super().__call__(made, folder, resume):
+                if "-a-" in made.name:
+                    step.parts["load"] = 2.0  # type: ignore[index]
+                yield step
+
+    found = ablate(plan_of(also={"load": "lower"}), tmp_path / "x", start=Dense(), flops=FLOPS)
+    assert found.also["load"].outcomes == {"a": {0: 2.0, 1: 2.0}}
+    assert found.also["load"].differences == ()
+    assert "| load (lower is better) | b | has none |" in card(found)
+    for wrong in (
+        plan_of(also={"load": "lower"}, control="b"),  # nothing to be compared with
+        plan_of(metric="load"),  # the judged metric is every arm's
+    ):
+        with pytest.raises(EvaluationError, match="which a run does not have"):
+            ablate(wrong, tmp_path / wrong.control, start=Dense(), flops=FLOPS)
 
 
 def test_other_batches_are_found(tmp_path: Path) -> None:

@@ -144,8 +144,12 @@ def _also(outcome: Outcome) -> list[str]:
     for metric, better in plan.also.items():
         found = outcome.also[metric]
         by_arm = {one.arm: one for one in found.differences}
-        for arm, values in found.outcomes.items():
-            row = (f"{metric} ({better} is better)", arm, number(fmean(values.values())))
+        for arm in plan.arms:
+            name = f"{metric} ({better} is better)"
+            if arm not in found.outcomes:
+                rows.append((name, arm, "has none", "", "", ""))
+                continue
+            row = (name, arm, number(fmean(found.outcomes[arm].values())))
             one = by_arm.get(arm)
             if one is None:
                 rows.append((*row, "", "", "control"))

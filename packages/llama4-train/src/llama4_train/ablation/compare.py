@@ -40,6 +40,39 @@ class Difference:
         return "better" if (self.mean < 0) == (better == "lower") else "worse"
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One metric of all runs.
+
+    Attributes:
+        outcomes: arm -> seed -> metric.
+        differences: of each other arm and the control.
+    """
+
+    outcomes: Mapping[str, Mapping[int, float]]
+    differences: tuple[Difference, ...]
+
+    def plain(self, better: str) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "outcomes": {
+                arm: {str(seed): value for seed, value in values.items()}
+                for arm, values in self.outcomes.items()
+            },
+            "differences": [
+                {
+                    "arm": one.arm,
+                    "values": list(one.values),
+                    "mean": one.mean,
+                    "low": one.low,
+                    "high": one.high,
+                    "verdict": one.verdict(better),
+                }
+                for one in self.differences
+            ],
+        }
+
+
 def outcome(curve: Curve, metric: str, tail: float) -> float:
     """What one run is judged by; see :class:`~llama4_train.ablation.plan.Plan`.
 
@@ -61,6 +94,15 @@ def outcome(curve: Curve, metric: str, tail: float) -> float:
     if not math.isfinite(mean):
         raise EvaluationError(f"{metric} of a run is {mean}; expected a finite number")
     return mean
+
+
+def measured(curve: Curve, metric: str) -> bool:
+    """Whether a run has a metric: a model without experts has no load of them."""
+    if metric == "loss" or not curve:
+        return bool(curve)
+    if metric.startswith(EVALUATION):
+        return metric.removeprefix(EVALUATION) in curve[-1].get("evaluation", {})
+    return metric in curve[-1]["parts"]
 
 
 def _of(values: Mapping[str, float], name: str, metric: str) -> float:
@@ -102,6 +144,37 @@ def compare(
             pairs = tuple(values[seed] - base[seed] for seed in sorted(base))
             found.append(Difference(arm, pairs, *t_interval(pairs, confidence)))
     return tuple(found)
+
+
+def compared(
+    curves: Mapping[str, Mapping[int, Curve]],
+    metric: str,
+    control: str,
+    *,
+    tail: float,
+    confidence: float,
+) -> Compared:
+    """One metric of all runs; arguments as :func:`outcome` and :func:`compare` have them.
+
+    Raises:
+        EvaluationError: as of those.
+    """
+    outcomes = {
+        arm: {seed: outcome(curve, metric, tail) for seed, curve in by_seed.items()}
+        for arm, by_seed in curves.items()
+    }
+    return Compared(outcomes, compare(outcomes, control, confidence))
+
+
+def having(
+    curves: Mapping[str, Mapping[int, Curve]], metric: str, control: str
+) -> dict[str, Mapping[int, Curve]]:
+    """The arms that have a metric, and the control."""
+    return {
+        arm: by_seed
+        for arm, by_seed in curves.items()
+        if arm == control or any(measured(curve, metric) for curve in by_seed.values())
+    }
 
 
 def course(curves: Mapping[int, Curve], metric: str, points: int = 60) -> list[tuple[float, float]]:

@@ -37,7 +37,7 @@ class Plan:
             each a mean over the last steps; or "evaluation.LABEL.NAME.METRIC" after the last step.
         better: "lower" or "higher".
         also: further metrics, each with "lower" or "higher"; compared as the first is, and shown
-            beside it.
+            beside it. Arms that have no such number are left out; the control must have it.
         tail: share of the last steps.
         seeded: paths in the recipe that get the seed too, such as
             "data.sources.0.settings.seed"; ``seed`` itself always does.

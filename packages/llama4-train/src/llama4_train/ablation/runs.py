@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llama4_core.plugins.catalogue import Catalogue, catalogue
-from llama4_train.ablation.compare import Difference, compare, outcome
+from llama4_train.ablation.compare import Compared, Difference, compared, having
 from llama4_train.ablation.plan import Plan
 from llama4_train.checkpoints.folders import checkpoints, disk, write_text
 from llama4_train.errors import EvaluationError, RecipeError, TrainingError
@@ -31,39 +31,6 @@ Start = Callable[[Recipe, Path, bool], Iterable[Step]]
 
 Say = Callable[[str, int, int, int], None]
 """Called with the arm, the seed, the number of the step and the steps of a run."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One metric of all runs.
-
-    Attributes:
-        outcomes: arm -> seed -> metric.
-        differences: of each other arm and the control.
-    """
-
-    outcomes: Mapping[str, Mapping[int, float]]
-    differences: tuple[Difference, ...]
-
-    def plain(self, better: str) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "outcomes": {
-                arm: {str(seed): value for seed, value in values.items()}
-                for arm, values in self.outcomes.items()
-            },
-            "differences": [
-                {
-                    "arm": one.arm,
-                    "values": list(one.values),
-                    "mean": one.mean,
-                    "low": one.low,
-                    "high": one.high,
-                    "verdict": one.verdict(better),
-                }
-                for one in self.differences
-            ],
-        }
 
 
 @dataclass(frozen=True)
@@ -155,7 +122,17 @@ def ablate(
             f"{unpaired} steps of arms saw other batches than those of {plan.control!r} with the "
             "same seed; something of the arms changes the data: set paired = false if that is meant"
         )
-    first = _compared(plan, curves, plan.metric)
+    first = compared(curves, plan.metric, plan.control, tail=plan.tail, confidence=plan.confidence)
+    also = {
+        metric: compared(
+            having(curves, metric, plan.control),
+            metric,
+            plan.control,
+            tail=plan.tail,
+            confidence=plan.confidence,
+        )
+        for metric in plan.also
+    }
     return Outcome(
         plan,
         per_token,
@@ -164,18 +141,8 @@ def ablate(
         first.differences,
         {arm: _costs(place / arm, curves[arm], per_token[arm]) for arm in plan.arms},
         unpaired,
-        {metric: _compared(plan, curves, metric) for metric in plan.also},
+        also,
     )
-
-
-def _compared(
-    plan: Plan, curves: Mapping[str, Mapping[int, list[dict[str, Any]]]], metric: str
-) -> Compared:
-    outcomes = {
-        arm: {seed: outcome(curve, metric, plan.tail) for seed, curve in by_seed.items()}
-        for arm, by_seed in curves.items()
-    }
-    return Compared(outcomes, compare(outcomes, plan.control, plan.confidence))
 
 
 def _told(say: Say, arm: str, seed: int, steps: int) -> Callable[[int], None]:
