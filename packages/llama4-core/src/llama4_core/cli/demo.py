@@ -92,8 +92,9 @@ def _say(answers: Iterable[Answer]) -> None:
     for one in answers:
         verdict = {True: "right", False: "WRONG", None: ""}[one.right]
         remark = ", ".join(part for part in (verdict, one.note) if part)
+        said = " / ".join(one.said.split("\n"))
         end = f"   [{remark}]\n" if remark else "\n"
-        print(f"  {one.question}\n    {one.said}", end=end, flush=True)
+        print(f"  {one.question}\n    {said}", end=end, flush=True)
 
 
 def _random(seed: int | None) -> None:
