@@ -399,7 +399,7 @@ def _with_settings(entry: Entry, override: Override) -> Entry:
     if not override.settings:
         return entry
     try:
-        known = inspect.signature(entry.component.load()).parameters.values()
+        known = tuple(inspect.signature(entry.component.load()).parameters.values())
     except ValueError:  # built-in callables without a signature
         known = ()
     names = [one.name for one in known if one.default is not one.empty]

@@ -107,7 +107,7 @@ def _one_of(options: list[Any], value: Any, where: str) -> Any:
     if len(tables) == 1:  # told apart from the plain values by its form
         if not isinstance(value, dict):
             raise SpecError(f"{where} is {value!r}; expected a plain value or a table")
-        return build(tables[0], value, where)
+        return build(typing.cast(type, tables[0]), value, where)
     by_kind = {
         field.default: option
         for option in options
