@@ -1,12 +1,16 @@
 """Passkeys and recall: exact lengths, and keys that stand where they should."""
 
 import re
+import string
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama4_core.tokenizers.load import load_tokenizer
 from llama4_train.errors import DataError
+from llama4_train.tokenizer_training.train import train_tokenizer
 from llama4_train.worlds import world
 from llama4_train.worlds.library import lines
 from llama4_train.worlds.passkey import Passkey
@@ -36,6 +40,39 @@ def tokens(sample, count):
     return 1 + sum((count or len)(piece.part.text) for piece in sample.record.pieces)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Byte-pair tokenizers that do different things at the ends of lines, as counts."""
+    texts = [Passkey(length=4000).sample(index).prompt[0].text for index in range(12)]
+    # Llama 4's rule for words, but digits apart: a line end stays with the sign before it.
+    folder = str(tmp_path_factory.mktemp("tokenizer") / "llama")
+    train_tokenizer(texts, folder, vocabulary=700, specials="small", digits="single")
+    llama = load_tokenizer(folder)
+    counts = {"llama": lambda text: len(llama.encode(text, bos=False))}
+    rules = {
+        # No rule at all: "\nThe key of the " may be one token.
+        "whole": None,
+        # A line end takes what the next line is indented by.
+        "indents": r"\n[ ]*|\d|[ ]?\w+|[^\w\s]+|\s",
+        # Digits by threes, white space of any kind together.
+        "spaces": r"\s+|\d{1,3}|[^\s\d]+",
+    }
+    for name, rule in rules.items():
+        made = tokenizers.Tokenizer(tokenizers.models.BPE())
+        if rule is not None:
+            split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(rule), "isolated")
+            made.pre_tokenizer = split
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=700, show_progress=False, initial_alphabet=list(string.printable)
+        )
+        made.train_from_iterator(texts, trainer)
+        counts[name] = lambda text, made=made: len(made.encode(text).ids)
+    return counts
+
+
+TRAINED = ("llama", "whole", "indents", "spaces")
+
+
 @given(
     index=st.integers(0, 10**9),
     length=st.integers(330, 3000),
@@ -58,6 +95,75 @@ def test_a_text_has_exactly_the_length_that_was_asked_for(index, length, name, s
     assert [sample.accept(other) for other in facts.values()].count(True) == 1
 
 
+@given(
+    index=st.integers(0, 10**9),
+    length=st.integers(200, 1200),
+    name=st.sampled_from(TRAINED),
+    split=st.sampled_from(["train", "held-out"]),
+    keys=st.integers(1, 5),
+)
+def test_whatever_tokenizer_counts_the_length_is_exact(trained, index, length, name, split, keys):
+    passkey = Passkey(length=length, count=trained[name], split=split, keys=keys)
+    sample = passkey.sample(index)
+    assert tokens(sample, trained[name]) == length
+    assert len(FACT.findall(sample.prompt[0].text)) == keys
+    assert passkey.sample(index) == sample
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_length_is_met_that_has_room(trained, name):
+    count = trained[name]
+    for index in range(2):
+        sample = Passkey(length=1000, count=count, keys=2).sample(index)
+        text = sample.prompt[0].text
+        facts = sorted(match[0] + "\n" for match in FACT.finditer(text))
+        ask = text.splitlines(keepends=True)[-1]
+        needed = 1 + count("".join(facts) + ask) + count(sample.answer + "\n")
+        for length in range(needed, needed + 40):
+            assert tokens(Passkey(length=length, count=count, keys=2).sample(index), count) == (
+                length
+            )
+        with pytest.raises(DataError, match=f"exactly {needed - 1} tokens"):
+            Passkey(length=needed - 1, count=count, keys=2).sample(index)
+
+
+def test_where_the_filler_has_no_last_piece_another_place_has(monkeypatch):
+    # Nothing that begins with a "~" counts anything but 3: in a table of such lines no last piece
+    # counts 2, however often it is tried.
+    table = ["~ table\n"] * 400
+    words = [f"some words of line {number}\n" for number in range(100)]
+    monkeypatch.setattr("llama4_train.worlds.passkey.lines", lambda split: table + words)
+
+    def count(text):
+        said = text.splitlines(keepends=True)
+        return sum(3 if line.startswith("~") else greedy(line) for line in said)
+
+    firsts = set()
+    for index in range(60):
+        sample = Passkey(length=200, count=count).sample(index)
+        assert tokens(sample, count) == 200
+        if table[0] in sample.prompt[0].text:
+            firsts.add(sample.prompt[0].text.partition("\n")[0].rstrip())
+    assert any(first.startswith("some") for first in map(str, firsts))
+
+
+def test_a_long_text_is_counted_once_or_twice():
+    asked = []
+
+    def count(text):
+        asked.append(len(text))
+        return greedy(text)
+
+    lines("held-out")
+    for index in range(4):
+        asked.clear()
+        sample = Passkey(length=30_000, count=count, split="held-out").sample(index)
+        whole = len(sample.prompt[0].text)
+        # Lines, each once, the whole at most twice, and what is near the last piece.
+        assert sum(size > whole / 2 for size in asked) <= 2
+        assert sum(asked) < 4 * whole
+
+
 def test_length_holds_from_one_to_64_times():
     for factor in (1, 4, 16, 64):
         sample = Passkey(length=256 * factor, count=greedy).sample(factor)
@@ -65,9 +171,6 @@ def test_length_holds_from_one_to_64_times():
 
 
 def test_a_tokenizer_counts(tmp_path):
-    from llama4_core.tokenizers.load import load_tokenizer
-    from llama4_train.tokenizer_training.train import train_tokenizer
-
     folder = str(tmp_path / "words")
     texts = (Passkey(length=2000).sample(index).prompt[0].text for index in range(5))
     train_tokenizer(texts, folder, vocabulary=400, specials="small")

@@ -10,6 +10,9 @@ from llama4_train.errors import DataError
 Count = Callable[[str], int]
 """Tokens of a text that is tokenised for itself, without a beginning-of-text token."""
 
+NEAR = 40
+"""Characters to both sides of the place where a count that grows evenly would have a cut."""
+
 
 def counter(count: Count | None, tokenizer: str) -> Count:
     """What counts the tokens of a text.
@@ -44,21 +47,33 @@ def counted(count: Count, text: str) -> int:
     return count(text)
 
 
-def cut_to(count: Count, text: str, tokens: int) -> str | None:
-    """The beginning of ``text`` that counts ``tokens`` with a line end behind it, or None.
+def added(count: Count, line: str) -> int:
+    """Tokens that a line adds behind another: one may hold a line end and what follows it."""
+    return counted(count, "\n" + line) - counted(count, "\n")
+
+
+def cut_to(count: Count, text: str, tokens: int, behind: str = "") -> str | None:
+    """The beginning of ``text`` that adds ``tokens`` with a line end behind it, or None.
 
     Looks near the place where a count that grows evenly would have it: adding a character may add
     two tokens or take one away.
+
+    Args:
+        count: what counts.
+        text: to be cut.
+        tokens: that the beginning and its line end add in front of ``behind``.
+        behind: what follows; tokens may reach from one into the other.
     """
+    wanted = tokens + (count(behind) if behind else 0)
     low, high = 0, len(text)
     while low < high:
         middle = (low + high) // 2
-        if count(text[:middle] + "\n") < tokens:
+        if count(text[:middle] + "\n" + behind) < wanted:
             low = middle + 1
         else:
             high = middle
-    for near in range(40):
-        for at in {low + near, low - near}:
-            if 0 <= at <= len(text) and count(text[:at] + "\n") == tokens:
+    for near in range(NEAR):
+        for at in (low + near, low - near)[: 1 + (near > 0)]:
+            if 0 <= at <= len(text) and count(text[:at] + "\n" + behind) == wanted:
                 return text[:at] + "\n"
     return None

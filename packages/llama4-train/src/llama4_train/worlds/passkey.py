@@ -8,18 +8,24 @@ from typing import ClassVar
 
 from llama4_train.errors import DataError
 from llama4_train.worlds.forms import END, FORMS, WEIGHTINGS, Turn, build
-from llama4_train.worlds.lengths import Count, counted, counter, cut_to
+from llama4_train.worlds.lengths import Count, added, counter, cut_to
 from llama4_train.worlds.library import lines
 from llama4_train.worlds.names import NOUNS, STYLES, values
 from llama4_train.worlds.sample import Rates, Sample
 from llama4_train.worlds.streams import Stream, check_name, check_number, check_stream, stream
 from llama4_train.worlds.targets import Exact
 
-TRIES = 64
-"""Corrections of the length: one is usual, for tokens that reach over the end of a line."""
+TRIES = 96
+"""Texts that are tried: nearly always the first or the second has the length."""
 
-BEGINNINGS = 32
-"""Lines that may be cut to fill up the last tokens."""
+BEGINNINGS = 8
+"""Places for a last piece that are tried before a line more makes way for a longer one."""
+
+REACH = 160
+"""Characters behind the last piece that its tokens may reach into."""
+
+SPARE = 8
+"""Tokens that what is cut has beyond the cut: some may be lost to what stands behind."""
 
 
 @dataclass(frozen=True)
@@ -93,61 +99,67 @@ class Passkey:
     def _text(
         self, numbers: Stream, count: Count, facts: Sequence[str], ask: str, tokens: int
     ) -> str:
-        """Filler and facts that count ``tokens`` with the question behind them."""
-        needed = sum(counted(count, fact) for fact in facts) + count(ask)
+        """Filler and facts that count ``tokens`` with the question behind them.
+
+        Whole lines come first, then in front of them a last piece for the tokens that are missing.
+        Not every place of the filler has one of each size (in a table of escaped bytes hardly a
+        beginning counts two), so another place is drawn where one has none.
+        """
+        needed = sum(added(count, fact) for fact in facts) + count(ask)
         corpus = lines(self.split)
-        place = numbers.below(len(corpus))
+        first = numbers.below(len(corpus))
+        drawn = [numbers.random() for _ in facts]
         filler: list[str] = []
-        left = tokens - needed
-        while left > 0:
-            line = corpus[place % len(corpus)]
-            if (used := counted(count, line)) > left:
-                break
-            filler.append(line)
-            left -= used
-            place += 1
-        places = self._places(numbers, len(facts), len(filler))
-        tail = left
-        for _ in range(TRIES):
-            if tail < 0:
-                # The sum of the lines said too little: one line less, and its tokens to be cut.
-                if not filler:
+        most = tokens
+        # An estimate, for tokens may reach over the ends of lines; what is wrong with it is known
+        # as soon as a whole text is counted.
+        missing = max(0, tokens - needed)
+        for attempt in range(1, TRIES + 1):
+            while len(filler) < most:
+                line = corpus[(first + len(filler)) % len(corpus)]
+                if (used := added(count, line)) > missing:
                     break
-                tail += counted(count, filler.pop())
-                places = [min(at, len(filler)) for at in places]
-                continue
-            start = self._start(count, corpus, place, tail)
-            body = list(filler)
-            for at, fact in sorted(zip(places, facts, strict=True), reverse=True):
-                body.insert(at, fact)
-            text = start + "".join(body)
-            wrong = tokens - count(text + ask)
-            if wrong == 0:
-                return text
-            tail += wrong
+                filler.append(line)
+                missing -= used
+            dry = attempt % BEGINNINGS == 0
+            while filler and (missing < 0 or dry):
+                missing += added(count, filler.pop())
+                most = len(filler)  # what was too much once is not tried again
+                dry = False
+            if missing < 0:
+                break
+            body = self._body(filler, facts, drawn)
+            place = first + len(filler) if attempt == 1 else numbers.below(len(corpus))
+            start = self._start(count, corpus, place, missing, (body + ask)[:REACH])
+            if start is not None:
+                wrong = tokens - count(start + body + ask)
+                if wrong == 0:
+                    return start + body
+                missing += wrong
         raise DataError(
             f"no text of exactly {self.length} tokens holds {self.keys} keys and their question, "
             f"which need about {needed}, with this counting; choose another length"
         )
 
-    def _places(self, numbers: Stream, facts: int, filler: int) -> list[int]:
-        """Line before which each fact stands; the first is the one that is asked for."""
-        places = [numbers.between(0, filler) for _ in range(facts)]
+    def _body(self, filler: Sequence[str], facts: Sequence[str], drawn: Sequence[float]) -> str:
+        """The lines with the facts between them, of which the first is the one asked for."""
+        places = [int(share * (len(filler) + 1)) for share in drawn]
         if self.depth is not None:
-            places[0] = round(self.depth * filler)
-        return places
+            places[0] = round(self.depth * len(filler))
+        body = list(filler)
+        for at, fact in sorted(zip(places, facts, strict=True), reverse=True):
+            body.insert(at, fact)
+        return "".join(body)
 
-    def _start(self, count: Count, corpus: Sequence[str], place: int, tokens: int) -> str:
-        """A line, or a few in one, that counts ``tokens``."""
+    def _start(
+        self, count: Count, corpus: Sequence[str], place: int, tokens: int, behind: str
+    ) -> str | None:
+        """The beginning of a line, or of a few in one, that adds ``tokens``; None if none does."""
         if tokens == 0:
             return ""
-        for shift in range(BEGINNINGS):
-            text = ""
-            at = place + shift
-            while counted(count, text + "\n") < tokens:
-                text += corpus[at % len(corpus)].strip() + " "
-                at += 1
-            found = cut_to(count, text, tokens)
-            if found is not None:
-                return found
-        return ""
+        text = ""
+        for at in range(place, place + tokens + SPARE):
+            if count(text + "\n") >= tokens + SPARE:
+                break
+            text += corpus[at % len(corpus)].strip() + " "
+        return cut_to(count, text, tokens, behind)
