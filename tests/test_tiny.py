@@ -117,7 +117,10 @@ class TestMeasuring:
             assert all(task.split == "held-out" for task in tasks.values())
             scenes = [task for label, task in tasks.items() if label.startswith("scenes")]
             assert {task.settings["box_step"] for task in scenes} == {20}
-            assert {task.made().form for task in tasks.values() if hasattr(task, "made")} == {form}
+            worlds = [task.made() for task in tasks.values() if hasattr(task, "made")]
+            keys = [task for label, task in tasks.items() if label.startswith("passkey")]
+            assert {one.form for one in (*worlds, *keys)} == {form}
+            assert {task.length for task in keys} == {256}
             assert {
                 (times, heat)
                 for label, task in tasks.items()
