@@ -105,9 +105,10 @@ def test_boxes_get_their_mean_overlap_too() -> None:
         return f"<box>{round(x0)},{round(y0)},{middle},{round(y1)}</box>", "stop_string"
 
     made = task(world="scenes", settings=settings, count=6, counted=40)
-    # Pictures are drawn anew for each call, so the player knows prompts by their texts alone.
+    # Pictures are drawn anew for each call, so the player knows prompts by their texts alone; of
+    # equal texts the one with the shorter answer is asked first.
     texts: dict[str, list[Any]] = {}
-    for one in questions:
+    for one in sorted(questions, key=lambda one: len(one.answer)):
         texts.setdefault(one.prompt[-1].text, []).append(half(one))
     player = SimpleNamespace(spec=None, tokenizer=tokenizer(), asked=0)
 
@@ -134,7 +135,8 @@ def test_conversations_end_with_their_turn(model: Any) -> None:
 
         def generate(self, prompts: Any, **settings: Any) -> Any:
             seen.append((prompts, settings))
-            return [SimpleNamespace(text=one.answer, stop_reason="stop_token") for one in questions]
+            in_order = sorted(questions, key=lambda one: len(one.answer))
+            return [SimpleNamespace(text=one.answer, stop_reason="stop_token") for one in in_order]
 
     found = replies(Talker(), questions, batch=8, max_tokens=9)
     assert [one.right(question) for one, question in zip(found, questions, strict=True)] == [

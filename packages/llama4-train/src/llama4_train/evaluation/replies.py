@@ -12,8 +12,11 @@ from llama4_core.generation.stops import STOP_STRING, STOP_TOKEN
 from llama4_train.errors import EvaluationError
 from llama4_train.worlds.sample import Question
 
-PREFILL_CHUNK = 2048
-"""Prompt tokens of a row per forward: a long prompt then needs no more memory than its cache."""
+PREFILL = 8192
+"""Prompt tokens of all rows per forward: beyond that, only the caches grow with the prompts.
+
+With more, a token of a small model costs no less.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ def replies(
 ) -> list[Reply]:
     """Asks each question and lets the model answer greedily, up to the question's stop.
 
+    Questions with answers of like length go together: a batch runs until its last reply ends, so
+    that one box among short answers would make all of them wait. Each reply is what it would be if
+    its question were asked alone.
+
     Args:
         model: with a tokenizer.
         questions: with prompts, pictures among them, or conversations.
@@ -70,6 +77,7 @@ def replies(
         groups.setdefault((bool(question.messages), question.stop), []).append(at)
     done = 0
     for (chat, stop), places in groups.items():
+        places.sort(key=lambda at: len(questions[at].answer))
         for start in range(0, len(places), batch):
             some = places[start : start + batch]
             ask = _chat if chat else _packs
@@ -88,7 +96,7 @@ def _packs(model: Any, questions: Sequence[Question], stop: str, most: int) -> l
         prompts,
         stop=(stop,) if stop else (),
         max_tokens=most,
-        prefill_chunk=PREFILL_CHUNK,
+        prefill_chunk=_chunk(questions),
     )
     return [_reply(one) for one in generations]
 
@@ -111,9 +119,14 @@ def _chat(model: Any, questions: Sequence[Question], stop: str, most: int) -> li
         stop=(stop,) if stop else (),
         stop_tokens=turns[0].stops,
         max_tokens=most,
-        prefill_chunk=PREFILL_CHUNK,
+        prefill_chunk=_chunk(questions),
     )
     return [_reply(one) for one in generations]
+
+
+def _chunk(questions: Sequence[Question]) -> int:
+    """Prompt tokens of a row per forward."""
+    return max(1, PREFILL // len(questions))
 
 
 def _reply(generation: Any) -> Reply:

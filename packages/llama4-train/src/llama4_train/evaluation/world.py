@@ -43,7 +43,7 @@ class WorldTask:
     seed: int = 0
     count: int = 100
     first: int = 0
-    batch: int = 16
+    batch: int = 64
     max_tokens: int = 64
     counted: int = 2000
     label: str = ""
