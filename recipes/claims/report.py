@@ -20,7 +20,7 @@ from llama4_train.ablation.compare import course, outcome
 from llama4_train.evaluation.statistics import t_interval
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINED = 96
+TRAINED = 128
 TIMES = (1, 4, 16, 64)
 
 Curves = dict[str, dict[int, list[dict[str, Any]]]]
@@ -112,7 +112,7 @@ def length(curves: Curves) -> tuple[dict[str, Any], dict[str, Any]]:
     axes.set_xticks(across, [f"{one:,}" for one in across])
     axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("length of the text in tokens (trained on 96)")
+    axes.set_xlabel("length of the text in tokens (trained on 128)")
     axes.set_ylabel("passkeys found (thin: each seed)")
     axes.legend(frameon=False, fontsize=8)
     plain(axes)
