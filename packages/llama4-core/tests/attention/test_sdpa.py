@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llama4_core.attention.eager import EagerAttention
-from llama4_core.attention.sdpa import SdpaAttention
+from llama4_core.attention.sdpa import SdpaAttention, widest_head
 from llama4_core.errors import ComponentError, ContextError
 from llama4_core.protocols.attention import AttentionBatch, Segment
 from llama4_core.protocols.masks import Causal, Chunked, Everything, SameDocument, SlidingWindow
@@ -89,6 +89,51 @@ def test_gradients_equal_the_oracles(batch, shape, seed):
     found = torch.autograd.grad((output * weights).sum(), inputs)
     for one, two in zip(found, wanted, strict=True):
         assert torch.allclose(one, two, atol=1e-10)  # float64 throughout
+
+
+@given(batches(past=False, layouts=("flat",), most=3), SHAPES, st.integers(0, 2**16))
+def test_training_in_bfloat16_is_as_exact_as_float32_can_make_it(batch, shape, seed):
+    """Computed wide, output and gradients are the float64 ones of the inputs, rounded once."""
+    batch = replace(batch, grad=True)
+    narrow = [x.requires_grad_() for x in tensors(batch, shape, seed, torch.bfloat16)]
+    exact = [x.detach().double().requires_grad_() for x in narrow]
+    results = []
+    for backend, inputs in ((eager, exact), (SdpaAttention(), narrow), (SdpaAttention(0), narrow)):
+        output = backend(*inputs, backend.plan(batch), scale=0.4)
+        assert output.dtype == inputs[0].dtype
+        weights = torch.linspace(-1, 1, output.numel()).bfloat16().reshape(output.shape)
+        found = torch.autograd.grad(output, inputs, weights.to(output.dtype))
+        results.append([output.detach().double(), *(one.double() for one in found)])
+    for want, wide, plain in zip(*results, strict=True):
+        step = 2.0**-8 * want.abs() + 1e-5  # half a step of bfloat16, and float32's own rounding
+        assert ((wide - want).abs() <= step).all()
+        assert (wide - want).norm() <= (plain - want).norm() + 1e-5 * want.norm() + 1e-5
+
+
+def test_only_training_in_bfloat16_is_widened():
+    """Dtypes of the kernel's inputs: nothing else, and no head beyond the limit, changes."""
+    batch = AttentionBatch((Segment(0, 5, 0, 5),), CAUSAL, grad=True)
+    seen = []
+
+    class Kernels(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "scaled_dot_product" in str(func):
+                seen.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    def runs(widen, dtype, trained):
+        inputs = [x.requires_grad_(trained) for x in tensors(batch, Shape(2, 1, 8), 0, dtype)]
+        backend = SdpaAttention(widen)
+        with Kernels():
+            backend(*inputs, backend.plan(batch), scale=0.4)
+        return seen.pop()
+
+    assert runs(8, torch.bfloat16, True) == torch.float32
+    assert runs(7, torch.bfloat16, True) == torch.bfloat16
+    assert runs(8, torch.bfloat16, False) == torch.bfloat16
+    assert runs(8, torch.float16, True) == torch.float16
+    assert widest_head(emulated=True) >= 128
+    assert 64 <= widest_head(emulated=False) < 128
 
 
 def test_gradcheck():

@@ -10,6 +10,8 @@ into such pieces and stacks pieces of one shape, so that few calls run:
   merged by log-sum-exp;
 - a sliding window is blocks of queries that share one small mask.
 
+With gradients, bfloat16 on a CPU is computed in float32: see :func:`widest_head`.
+
 Keys that no segment names are not read, with one exception: where decode pads rows of a head-major
 cache to one length, the entries between are read and get weight 0. They must be finite numbers, as
 they are in a cache that starts as zeros.
@@ -17,6 +19,7 @@ they are in a cache that starts as zeros.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,8 +32,26 @@ from llama4_core.attention.eager import check_layout, check_queries
 from llama4_core.attention.merge import merge, refuse_gradient
 from llama4_core.attention.pieces import pieces_of
 from llama4_core.errors import ComponentError
+from llama4_core.model.projection import EMULATED_BFLOAT16
 from llama4_core.protocols.attention import AttentionBatch
 from llama4_core.protocols.scores import Sink
+
+# Of heads wider than this, on processors with bfloat16 instructions, nobody has measured.
+_SMALL_HEAD = 64
+
+
+def widest_head(emulated: bool) -> int:
+    """The largest head size whose bfloat16 attention is trained in float32 on a CPU.
+
+    torch's fused backward in bfloat16 is slow there. Forward and backward in float32, casts
+    included, are 2.2 to 5.0 times as fast for heads of 32, 64 and 128 and lengths of 128 to 2,048
+    on a processor without bfloat16 instructions (``benchmarks/attention_training.py``). On one that
+    has them a training step with heads of 32 gained 1.7x; heads up to 64 are taken for small.
+
+    Args:
+        emulated: the processor has no bfloat16 instructions.
+    """
+    return sys.maxsize if emulated else _SMALL_HEAD
 
 
 @dataclass(frozen=True)
@@ -57,10 +78,17 @@ class SdpaAttention:
 
     Its log-sum-exps have no gradient (torch's have none). Where they would be needed for one, an
     error says so: queries behind cached keys, a Sink, ``return_lse``.
+
+    Args:
+        widen: largest head size whose bfloat16 inputs are computed in float32 where gradients are
+            wanted on a CPU; None for what is measured to be fast, 0 for never.
     """
 
     differentiable_lse = False
     graph_safe = False
+
+    def __init__(self, widen: int | None = None) -> None:
+        self.widen = widest_head(EMULATED_BFLOAT16) if widen is None else widen
 
     def plan(self, batch: AttentionBatch) -> SdpaPlan:
         """Cuts and groups the batch.
@@ -111,6 +139,11 @@ class SdpaAttention:
         need_lse = return_lse or plan.past is not None or plan.sinks > 0
         if need_lse:
             refuse_gradient("sdpa with a log-sum-exp", q, keys, values)
+        elif self._widens(q, keys, values):
+            wide, _ = _run(
+                plan.first, q.float(), keys.float(), values.float(), plan.layout, scale, False
+            )
+            return wide.to(q.dtype)
         output, lse = _run(plan.first, q, keys, values, plan.layout, scale, need_lse)
         if lse is None:
             return output
@@ -134,6 +167,17 @@ class SdpaAttention:
             output = (output * torch.sigmoid(lse - sink)[..., None]).to(output.dtype)
             lse = torch.logaddexp(lse, sink.expand_as(lse))
         return (output, lse.to(torch.float32)) if return_lse else output
+
+    def _widens(self, q: Tensor, keys: Tensor, values: Tensor) -> bool:
+        """Whether this call is computed in float32; from the kind of the tensors alone."""
+        return (
+            q.device.type == "cpu"
+            and q.dtype == torch.bfloat16
+            and q.shape[-1] <= self.widen
+            and torch.is_grad_enabled()
+            and (q.requires_grad or keys.requires_grad or values.requires_grad)
+            and not torch.compiler.is_compiling()
+        )
 
 
 def _run(
