@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llama4_core.protocols.problems import ExpertProblem
 from llama4_core.protocols.weights import PLAIN
 
@@ -45,12 +47,30 @@ def grouped(problem: ExpertProblem) -> str | None:
 
 
 def preferred(problem: ExpertProblem) -> str:
-    """Name of our backend that is measured to be the fastest (benchmarks/moe.py)."""
+    """Name of our backend that is measured to be the fastest.
+
+    Without gradients by benchmarks/moe.py. With gradients, on a CPU, by
+    ``python benchmarks/moe_training.py`` (forward and backward, time over that of the loop):
+
+    * float32: grouped 0.33 to 0.61 with 128 experts, 0.6 to 0.8 where an expert gets a few dozen
+      tokens, 0.95 to 1.0 where it gets hundreds; padded-bmm lies between them with small experts
+      (D 128) and is 1.2 to 2.8 with larger ones. A loop pays for each expert's operations one by
+      one, in both directions.
+    * bfloat16: the loop, which multiplies in float32 where bfloat16 is emulated (the others take
+      1.3 to 2.7 there), and with filled rows elsewhere: :mod:`llama4_moe.experts.rows`.
+    """
     if problem.device != "cpu" or problem.compiled:
         if grouped(problem) is None:
             return "grouped"
         return "padded-bmm" if problem.compiled else "loop"
+    if problem.grad and problem.dtype == "float32" and _grouped_when_narrow(problem):
+        return "grouped"
     return "loop"
+
+
+def _grouped_when_narrow(problem: ExpertProblem) -> bool:
+    """Whether the grouped product also runs in bfloat16, which autocast may turn a model into."""
+    return grouped(replace(problem, dtype="bfloat16")) is None
 
 
 def _rank(name: str, otherwise: int, problem: ExpertProblem) -> int:

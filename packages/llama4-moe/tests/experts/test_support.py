@@ -36,6 +36,23 @@ def test_the_preferred_backend_runs_and_ranks_first(problem):
     assert all(component.rank(problem) > 0 for component in able)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "grad", "hidden", "name"),
+    [
+        ("float32", True, 128, "grouped"),
+        ("float32", True, 132, "loop"),  # bfloat16 rows of 132 are not aligned: autocast would fail
+        ("float32", False, 128, "loop"),
+        ("bfloat16", True, 128, "loop"),
+        ("float64", True, 128, "loop"),
+    ],
+)
+@pytest.mark.parametrize("experts", [8, 128])
+@pytest.mark.parametrize("tokens", [8, 256, 4096])
+def test_what_auto_takes_on_a_cpu(dtype, grad, hidden, name, experts, tokens):
+    problem = ExpertProblem(experts, 1, hidden, 64, dtype, grad=grad, tokens=tokens)
+    assert support.preferred(problem) == name
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(("hidden", "width"), [(8, 8), (4, 8), (8, 4), (20, 20), (16, 12)])
 def test_the_grouped_product_refuses_what_torch_refuses(dtype, hidden, width):

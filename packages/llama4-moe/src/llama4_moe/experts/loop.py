@@ -9,6 +9,7 @@ from llama4_core.protocols.routing import Routing
 from llama4_core.protocols.weights import ExpertWeights
 from llama4_moe.experts.arithmetic import ACTIVATIONS, expert, plain
 from llama4_moe.experts.order import combine, dispatch, order_by_expert
+from llama4_moe.experts.rows import filled, rows_multiple
 
 
 class LoopExperts:
@@ -17,10 +18,16 @@ class LoopExperts:
     The host reads the counts, once per call: not for graph capture. Experts are taken from the bank
     by ``unbind``, whose backward writes the bank's gradient once; indexing would write a bank-sized
     gradient per expert.
+
+    Args:
+        activation: of the gate.
+        multiple: rows of an expert are filled up to a multiple of this, outputs and gradients being
+            those without; None for what is fast: see :func:`rows_multiple`.
     """
 
-    def __init__(self, activation: str = "silu") -> None:
+    def __init__(self, activation: str = "silu", multiple: int | None = None) -> None:
         self.activation = ACTIVATIONS[activation]
+        self.multiple = multiple
 
     def __call__(
         self, x: Tensor, routing: Routing, weights: ExpertWeights, *, weight_on: str = "input"
@@ -39,8 +46,11 @@ class LoopExperts:
             hit = [0]
         firsts, seconds = gate_up.unbind(0), down.unbind(0)
         pieces = rows.split([*counts, rows.shape[0] - sum(counts)])
+        multiple = self.multiple or rows_multiple(x.dtype, x.device.type)
         outputs = [
-            expert(pieces[number], firsts[number], seconds[number], self.activation)
+            expert(
+                filled(pieces[number], multiple), firsts[number], seconds[number], self.activation
+            )[: counts[number]]
             for number in hit
         ]
         outputs.append(torch.zeros_like(pieces[-1]))  # of the assignments to no expert

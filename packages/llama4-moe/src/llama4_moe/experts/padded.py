@@ -9,6 +9,7 @@ from llama4_core.protocols.routing import Routing
 from llama4_core.protocols.weights import ExpertWeights
 from llama4_moe.experts.arithmetic import ACTIVATIONS, gated, plain
 from llama4_moe.experts.order import combine, dispatch, order_by_expert
+from llama4_moe.experts.rows import rows_multiple
 
 
 class PaddedExperts:
@@ -16,10 +17,16 @@ class PaddedExperts:
 
     Under ``torch.compile`` the padding goes to N, which no expert can exceed, so that no shape
     depends on data. Reads every expert's weights whether it is hit or not: for large, even batches.
+
+    Args:
+        activation: of the gate.
+        multiple: the padding goes to a multiple of this; None for what is fast: see
+            :func:`rows_multiple`.
     """
 
-    def __init__(self, activation: str = "silu") -> None:
+    def __init__(self, activation: str = "silu", multiple: int | None = None) -> None:
         self.activation = ACTIVATIONS[activation]
+        self.multiple = multiple
 
     def __call__(
         self, x: Tensor, routing: Routing, weights: ExpertWeights, *, weight_on: str = "input"
@@ -28,7 +35,11 @@ class PaddedExperts:
         gate_up, down = plain(weights, "padded-bmm")
         experts = gate_up.shape[0]
         order = order_by_expert(routing, experts, x.dtype)
-        room = x.shape[0] if torch.compiler.is_compiling() else int(order.counts.max())
+        if torch.compiler.is_compiling():
+            room = x.shape[0]
+        else:
+            multiple = self.multiple or rows_multiple(x.dtype, x.device.type)
+            room = -(-int(order.counts.max()) // multiple) * multiple
         # Place of an assignment: its expert's block, then its rank among that expert's tokens. The
         # assignments to no expert all share one further row at the end.
         starts = torch.cat([order.counts.new_zeros(1), order.counts.cumsum(0)])
