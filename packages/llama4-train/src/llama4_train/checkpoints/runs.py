@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,6 +215,7 @@ def model_from_run(
     path: str | Path,
     dtype: str = "auto",
     overrides: Mapping[str, Any] | None = None,
+    plugins: Sequence[str | Path] = (),
 ) -> Transformer:
     """The model of a run, to go on from.
 
@@ -222,6 +223,7 @@ def model_from_run(
         path: the run's folder, or one of its checkpoints.
         dtype: of the weights; "auto" as they are stored.
         overrides: slot path globs -> component names or objects.
+        plugins: the user's own plugin files.
 
     Raises:
         CheckpointError: there is no checkpoint, it is damaged, or parts that overrides put in place
@@ -229,7 +231,7 @@ def model_from_run(
     """
     stored = stored_model(path)
     spec = stored.spec if dtype == "auto" else replace(stored.spec, dtype=dtype)
-    model = assemble(spec, overrides, device="cpu", dtype=spec.dtype)
+    model = assemble(spec, overrides, device="cpu", dtype=spec.dtype, plugins=plugins)
     fill(model, stored.tensors, stored.place)
     model.extra_weights = dict(stored.aside)
     if stored.carried is not None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama4_core.cli.output import add_plugin_option
 from llama4_train.errors import RecipeError
 from llama4_train.recipe import Recipe, Slot, parse_change
 
@@ -39,6 +40,7 @@ class Command:
         parser.add_argument(
             "--dry-run", action="store_true", help="put everything together, take no step"
         )
+        add_plugin_option(parser)
         parser.epilog = (
             "examples:\n"
             "  llama4 train recipes/nano.toml --out runs/nano\n"
@@ -54,7 +56,13 @@ class Command:
 
         folder = arguments.out or arguments.resume
         shown = () if arguments.json else (Slot("progress"),)
-        trainer = Trainer.of(recipe, folder=folder, resume=arguments.resume is not None, also=shown)
+        trainer = Trainer.of(
+            recipe,
+            folder=folder,
+            resume=arguments.resume is not None,
+            also=shown,
+            plugins=arguments.plugin,
+        )
         if arguments.dry_run:
             count = sum(one.value.numel() for one in trainer.parts.trained)
             print(f"{recipe.name}: {recipe.steps} steps, {count / 1e6:.3f}M trained parameters")

@@ -54,15 +54,25 @@ class Parts:
         *,
         folder: str | Path | None = None,
         known: Catalogue | None = None,
+        plugins: Sequence[str | Path] = (),
     ) -> Parts:
         """Builds every part.
 
+        Args:
+            recipe: what is wanted.
+            folder: of checkpoints and logs, or None.
+            known: the catalogue; the model itself is made of what is installed.
+            plugins: the user's own plugin files, for the model too.
+
         Raises:
+            PluginError: a plugin file cannot be used.
             RecipeError: parts do not fit together.
             ComponentError: a component is unknown or cannot run here.
         """
         found = known or catalogue()
-        model = model_of(recipe.model, recipe.seed)
+        if plugins:
+            found = found.with_local(*plugins)
+        model = model_of(recipe.model, recipe.seed, plugins)
         settings = dict(recipe.optimizer.settings)
         if "lr" not in settings:
             raise RecipeError("optimizer.settings has no lr; add the largest learning rate")
@@ -120,18 +130,24 @@ class Parts:
                 router.after_step(count)
 
 
-def model_of(part: ModelPart, seed: int) -> nn.Module:
+def model_of(part: ModelPart, seed: int, plugins: Sequence[str | Path] = ()) -> nn.Module:
     """The model that is trained, in memory of its own."""
     if part.dtype not in DTYPES:
         raise RecipeError(f"model.dtype is {part.dtype!r}; expected one of {', '.join(DTYPES)}")
     if part.weights == "stored":
         from_run = is_run(part.start)
         model: Any = (model_from_run if from_run else load)(
-            part.start, dtype=part.dtype, overrides=part.overrides
+            part.start, dtype=part.dtype, overrides=part.overrides, plugins=plugins
         )
     elif part.weights == "random":
         if Path(part.start).is_dir():
-            model = load(part.start, dtype=part.dtype, overrides=part.overrides, random=seed)
+            model = load(
+                part.start,
+                dtype=part.dtype,
+                overrides=part.overrides,
+                random=seed,
+                plugins=plugins,
+            )
         else:
             from llama4_core.plugins.catalogue import catalogue as catalogue_of
             from llama4_core.specs.find import spec_from_path, spec_named
@@ -141,7 +157,7 @@ def model_of(part: ModelPart, seed: int) -> nn.Module:
                 if Path(part.start).is_file()
                 else spec_named(part.start, catalogue_of())
             )
-            model = assemble(spec, part.overrides, device="cpu", dtype=part.dtype)
+            model = assemble(spec, part.overrides, device="cpu", dtype=part.dtype, plugins=plugins)
             initialise(model, seed)
     else:
         raise RecipeError(f"model.weights is {part.weights!r}; expected 'random' or 'stored'")
