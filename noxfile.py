@@ -237,10 +237,12 @@ def tests(session: nox.Session) -> None:
     folders = {folder.name: folder / "tests" for folder in package_folders()}
     folders["tests"] = ROOT / "tests"
     folders["examples"] = ROOT / "examples" / "plugins"
+    # The budgets are of two cores. Whoever passes options may want a debugger, which needs one.
+    workers = [] if session.posargs else ["-n", "2", "--dist", "loadfile"]
     statuses, seconds = {}, {}
     for name, folder in folders.items():
         started = time.monotonic()
-        statuses[name] = pytest(session, "-q", folder, *session.posargs, profile="ci")
+        statuses[name] = pytest(session, "-q", folder, *workers, *session.posargs, profile="ci")
         seconds[name] = time.monotonic() - started
     for name, used in seconds.items():
         budget = 60 * BUDGETS[name]
