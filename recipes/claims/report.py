@@ -1,4 +1,4 @@
-"""What the ablations of recipes/claims found: JSON and pictures for the pages of docs/claims.
+"""What the ablations of recipes/claims found: JSON, pictures and tables of docs/claims.
 
 python recipes/claims/report.py length build/claims/length
 python recipes/claims/report.py experts build/claims/experts
@@ -23,11 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINED = 128
 TIMES = (1, 4, 16, 64)
 
+BEGIN, END = "<!-- figures of recipes/claims/report.py -->", "<!-- end of figures -->"
+
 Curves = dict[str, dict[int, list[dict[str, Any]]]]
 
 
 def read(folder: Path) -> Curves:
-    """Arm -> seed -> steps, of the runs that are finished."""
+    """Arm -> seed -> steps, of the seeds that every arm has finished."""
     found: Curves = {}
     for done in sorted(folder.glob("*/seed-*/done.json")):
         arm, seed = done.parent.parent.name, int(done.parent.name.removeprefix("seed-"))
@@ -35,7 +37,8 @@ def read(folder: Path) -> Curves:
         found.setdefault(arm, {})[seed] = [json.loads(line) for line in text.splitlines()]
     if not found:
         raise SystemExit(f"{folder}: holds no finished run; run llama4 train ablate first")
-    return found
+    whole = set.intersection(*(set(by_seed) for by_seed in found.values()))
+    return {arm: {seed: by_seed[seed] for seed in sorted(whole)} for arm, by_seed in found.items()}
 
 
 def measured(curves: Curves, arm: str, metric: str) -> dict[int, float]:
@@ -199,13 +202,70 @@ def _loads(curves: Curves, mixtures: Sequence[str]) -> Any:
     return figure
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def change(one: Mapping[str, Any], places: int) -> str:
+    """A difference with its interval."""
+    if one["low"] is None:
+        return f"{one['mean']:+.{places}f} (one seed)"
+    return f"{one['mean']:+.{places}f} ({one['low']:+.{places}f} to {one['high']:+.{places}f})"
+
+
+def length_tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Page -> its tables."""
+    tokens = [f"{times * TRAINED:,}" for times in TIMES]
+    keys = [str(times * TRAINED) for times in TIMES]
+    shares = [[name, *(_shown(by[key]) for key in keys)] for name, by in found["accuracy"].items()]
+    changes = [
+        [name, *(change(by[key], 2) for key in keys)] for name, by in found["less irope"].items()
+    ]
+    return {
+        "length": table(["passkeys found: mean (each seed)", *tokens], shares)
+        + "\n\n"
+        + table(["less irope (95 % interval)", *tokens], changes)
+    }
+
+
+def _shown(one: Mapping[str, Any]) -> str:
+    return f"{one['mean']:.2f} (" + ", ".join(f"{value:.2f}" for value in one["values"]) + ")"
+
+
+def experts_tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Page -> its tables."""
+    against, loads = [], []
+    for name, one in found.items():
+        arms, changes = one["arms"], one["less dense"]
+        if changes:
+            others = [change(changes[arm], 4) for arm in ("plain", "bias")]
+            against.append([name, f"{arms['dense']['mean']:.4f}", *others])
+        pair = [f"{arms[arm]['mean']:.4f}" for arm in ("plain", "bias")]
+        loads.append([name, *pair, change(one["less plain"]["bias"], 4)])
+    head = ["bits per byte of held-out text", "dense", "plain less dense", "bias less dense"]
+    return {
+        "experts": table(head, against),
+        "balance": table(["figure", "plain", "bias", "bias less plain (95 % interval)"], loads),
+    }
+
+
+def put(text: str, page: Path) -> None:
+    """Replaces what stands between the marks of a page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page}: has no marks {BEGIN} and {END}; put them where the tables go")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Writes the JSON and the pictures of one claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("claim", choices=("length", "experts"))
     parser.add_argument("folder", type=Path, help="what llama4 train ablate wrote")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "claims")
+    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "claims")
     arguments = parser.parse_args()
     curves = read(arguments.folder)
     found, figures = {"length": length, "experts": experts}[arguments.claim](curves)
@@ -214,7 +274,10 @@ def main() -> None:
     text = json.dumps({"claim": arguments.claim, "seeds": seeds, **facts, "found": found}, indent=2)
     (arguments.results / f"claims-{arguments.claim}.json").write_text(text + "\n")
     for name, figure in figures.items():
-        save(figure, arguments.pictures / f"{name}.png")
+        save(figure, arguments.pages / f"{name}.png")
+    tables = {"length": length_tables, "experts": experts_tables}[arguments.claim](found)
+    for name, shown in tables.items():
+        put(shown, arguments.pages / f"{name}.md")
 
 
 if __name__ == "__main__":
