@@ -100,6 +100,6 @@ def test_a_bank_gets_one_gradient_not_one_per_expert(backend):
     whole = [size for _, size in seen.made if size >= second.numel()]
     # A batched product gives its gradient transposed, and accumulating it makes one copy in order.
     assert sum(whole) <= (2 if backend is PaddedExperts else 1) * banks, seen.made
-    # Parts that are stacked, and what is of the size of the tokens; a gradient of the whole bank for
-    # each expert would be 16 of them.
+    # Parts that are stacked, and what is of the size of the tokens; a gradient of the whole bank
+    # for each expert would be 16 of them.
     assert sum(size for _, size in seen.made) <= 4 * banks, seen.made
