@@ -11,6 +11,10 @@ from llama4_core.protocols.weights import PLAIN
 _GROUPED_BYTES = {"bfloat16": 2, "float32": 4}
 # Its rows must start at multiples of this many bytes.
 _ALIGNMENT = 16
+# Tokens per expert, and D * F, up to which one batched product in bfloat16 wins over a loop when
+# gradients are wanted: measured at 2 to 32 tokens with 128 * 64; lost at 32 with 512 * 512.
+_FEW_TOKENS = 32
+_SMALL_EXPERT = 1 << 14
 
 
 def plain_only(problem: ExpertProblem) -> str | None:
@@ -56,8 +60,10 @@ def preferred(problem: ExpertProblem) -> str:
       tokens, 0.95 to 1.0 where it gets hundreds; padded-bmm lies between them with small experts
       (D 128) and is 1.2 to 2.8 with larger ones. A loop pays for each expert's operations one by
       one, in both directions.
-    * bfloat16: the loop, which multiplies in float32 where bfloat16 is emulated (the others take
-      1.3 to 2.7 there), and with filled rows elsewhere: :mod:`llama4_moe.experts.rows`.
+    * bfloat16: the loop, which multiplies in float32 where bfloat16 is emulated (at 32 tokens per
+      expert and more, the others take 1.2 to 3.2 there), and with filled rows elsewhere:
+      :mod:`llama4_moe.experts.rows`. With few tokens for each of many small experts padded-bmm
+      takes 0.23 to 0.46. Its work grows with the largest count, so that it is not taken further.
     """
     if problem.device != "cpu" or problem.compiled:
         if grouped(problem) is None:
@@ -65,7 +71,17 @@ def preferred(problem: ExpertProblem) -> str:
         return "padded-bmm" if problem.compiled else "loop"
     if problem.grad and problem.dtype == "float32" and _grouped_when_narrow(problem):
         return "grouped"
+    if problem.grad and problem.dtype == "bfloat16" and _few_for_small_experts(problem):
+        return "padded-bmm" if plain_only(problem) is None else "loop"
     return "loop"
+
+
+def _few_for_small_experts(problem: ExpertProblem) -> bool:
+    """Whether the cost of a product's call, once per expert, is most of the time."""
+    few = problem.tokens is not None and (
+        problem.tokens * problem.top_k <= _FEW_TOKENS * problem.experts
+    )
+    return few and problem.hidden * problem.width <= _SMALL_EXPERT
 
 
 def _grouped_when_narrow(problem: ExpertProblem) -> bool:

@@ -42,7 +42,8 @@ def test_the_preferred_backend_runs_and_ranks_first(problem):
         ("float32", True, 128, "grouped"),
         ("float32", True, 132, "loop"),  # bfloat16 rows of 132 are not aligned: autocast would fail
         ("float32", False, 128, "loop"),
-        ("bfloat16", True, 128, "loop"),
+        ("bfloat16", True, 512, "loop"),
+        ("bfloat16", False, 128, "loop"),
         ("float64", True, 128, "loop"),
     ],
 )
@@ -50,6 +51,21 @@ def test_the_preferred_backend_runs_and_ranks_first(problem):
 @pytest.mark.parametrize("tokens", [8, 256, 4096])
 def test_what_auto_takes_on_a_cpu(dtype, grad, hidden, name, experts, tokens):
     problem = ExpertProblem(experts, 1, hidden, 64, dtype, grad=grad, tokens=tokens)
+    assert support.preferred(problem) == name
+
+
+@pytest.mark.parametrize(
+    ("experts", "top_k", "tokens", "name"),
+    [
+        (128, 1, 4096, "padded-bmm"),
+        (128, 2, 4096, "loop"),
+        (16, 1, 256, "padded-bmm"),
+        (16, 1, 4096, "loop"),
+        (16, 1, None, "loop"),
+    ],
+)
+def test_few_tokens_for_small_experts_are_one_product(experts, top_k, tokens, name):
+    problem = ExpertProblem(experts, top_k, 128, 64, "bfloat16", grad=True, tokens=tokens)
     assert support.preferred(problem) == name
 
 
