@@ -44,7 +44,7 @@ def widest_head(emulated: bool) -> int:
     """The largest head size whose bfloat16 attention is trained in float32 on a CPU.
 
     torch's fused backward in bfloat16 is slow there. Forward and backward in float32, casts
-    included, are 2.2 to 5.0 times as fast for heads of 32, 64 and 128 and lengths of 128 to 2,048
+    included, are 2.2 to 4.0 times as fast for heads of 32, 64 and 128 and lengths of 128 to 2,048
     on a processor without bfloat16 instructions (``benchmarks/attention_training.py``). On one that
     has them a training step with heads of 32 gained 1.7x; heads up to 64 are taken for small.
 
