@@ -63,13 +63,21 @@ def test_the_tour_says_that_no_trained_model_is_installed(
 
 
 def test_the_trained_model_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of it right, a box in a picture, and which model it was."""
+    """Every answer has its verdict, a box is drawn, and it says which model it was.
+
+    What the weights of today cannot do is in their card; these answers they give surely.
+    """
     assert main(["demo", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("== tiny: 5,596,544 trained weights, of llama4-tiny ")
-    assert "WRONG" not in out
     # Six about the picture, a key, three in words, the call and what is said of its result.
-    assert out.count("[right") == 12
+    assert out.count("[right") + out.count("[WRONG") == 12
+    for question, answer in (
+        ("What colour is the star?", "blue"),
+        ("12 + 30 =", "42"),
+        ("What is the weather in Lima?", 'get_weather({"city": "Lima"})'),
+    ):
+        assert f"  {question}\n    {answer}   [right]\n" in out
     assert (tmp_path / "box.png").stat().st_size > 0
 
 
