@@ -1,5 +1,6 @@
 """Recipes: read, written, changed by path; what is wrong is said by name."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,9 +113,11 @@ def test_changes_without_a_value():
 
 def test_every_recipe_of_the_repository_reads():
     recipes = Path(__file__).parents[3] / "recipes"
-    files = [file for file in recipes.rglob("*.toml") if file.name != "spec.toml"]
-    if not files:
+    # Shapes, plans of ablations and lists of evaluations lie there too; none of them has steps.
+    files = [file for file in recipes.rglob("*.toml") if "steps" in tomllib.loads(file.read_text())]
+    if not recipes.is_dir():
         pytest.skip("the recipes are not beside these tests")
+    assert len(files) > 10
     for file in files:
         assert Recipe.read(file).name
 
