@@ -1,6 +1,6 @@
 """What the ablations of recipes/claims found: JSON, pictures and tables of docs/claims.
 
-python recipes/claims/report.py length build/claims/length
+python recipes/claims/report.py length build/claims/length build/claims/length-long
 python recipes/claims/report.py experts build/claims/experts
 """
 
@@ -263,11 +263,21 @@ def main() -> None:
     """Writes the JSON and the pictures of one claim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("claim", choices=("length", "experts"))
-    parser.add_argument("folder", type=Path, help="what llama4 train ablate wrote")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="what llama4 train ablate wrote; arms of a second one are called by their steps too",
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "claims")
     arguments = parser.parse_args()
-    curves = read(arguments.folder)
+    curves = read(arguments.folders[0])
+    for folder in arguments.folders[1:]:
+        for arm, by_seed in read(folder).items():
+            steps = len(next(iter(by_seed.values())))
+            curves[f"{arm}, {steps:,} steps"] = by_seed
     found, figures = {"length": length, "experts": experts}[arguments.claim](curves)
     facts = {"torch": torch.__version__, "machine": platform.machine(), "costs": costs(curves)}
     seeds = {arm: sorted(by_seed) for arm, by_seed in curves.items()}
