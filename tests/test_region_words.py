@@ -141,4 +141,5 @@ def test_the_loss_is_that_of_the_formula():
                 found.append(-torch.log_softmax(16 * torch.stack(cosines), 0)[label])
     assert len(found) > 10
     # Sums of a hundred float32 numbers of the order of 1.
-    assert float(loss.total) == pytest.approx(float(sum(found) / len(found)), rel=1e-5)
+    wanted = sum(found) / len(found)
+    assert loss.total.item() == pytest.approx(wanted.item(), rel=1e-5)
