@@ -9,18 +9,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from llama4_core.errors import ComponentError, OverrideError
+from llama4_core.errors import ComponentError
 from llama4_core.plugins.catalogue import Catalogue, Entry
+from llama4_core.plugins.given import from_object, with_settings
 from llama4_core.plugins.hookspecs import SOCKETS
 from llama4_core.plugins.overrides import Override, Overrides
 from llama4_core.plugins.regimes import Regime, RegimeTable
 from llama4_core.plugins.report import AssemblyReport, Choice, Provider, Refusal, Row
-from llama4_core.specs.suggest import nearest
 
 AUTO = "auto"
 # Regimes by number of tokens: the bound of the row, and the number that candidates are asked about.
@@ -139,7 +138,7 @@ class Assembler:
         glob = "" if override is None else override.glob
         if override is not None and not isinstance(value, str):
             self._record(path, Choice(socket, name, glob, (Row("always", _object(value)),)))
-            return functools.partial(_from_object, override)
+            return functools.partial(from_object, override)
         if value == AUTO:
             entry, refused = self._best(socket, path, problem)
         else:
@@ -163,7 +162,7 @@ class Assembler:
         value = name if override is None else override.part
         glob = "" if override is None else override.glob
         if override is not None and not isinstance(value, str):
-            call = self._instance(("object", id(value)), functools.partial(_from_object, override))
+            call = self._instance(("object", id(value)), functools.partial(from_object, override))
             row = Row("always", _object(value))
             self._record(path, Choice(socket, name, glob, (row,)))
             return RegimeTable.always(call, _object(value).name)
@@ -293,7 +292,7 @@ class Assembler:
             if override is None:
                 raise
             raise type(error)(f"override {override.glob!r} ({path}): {error}") from error
-        return entry if override is None else _with_settings(entry, override)
+        return entry if override is None else with_settings(entry, override)
 
     def _instance(self, key: Any, build: Callable[[], Any]) -> Any:
         if key not in self._shared.instances:
@@ -390,32 +389,6 @@ def _rank(entry: Entry, question: _Question) -> tuple[int, str | None]:
     return rank, None if rank > 0 else "never chosen unless named"
 
 
-def _with_settings(entry: Entry, override: Override) -> Entry:
-    """The entry, built with the settings of the override beside its own.
-
-    Raises:
-        OverrideError: its target has no such setting.
-    """
-    if not override.settings:
-        return entry
-    try:
-        known = tuple(inspect.signature(entry.component.load()).parameters.values())
-    except ValueError:  # built-in callables without a signature
-        known = ()
-    names = [one.name for one in known if one.default is not one.empty]
-    free = not known or any(one.kind is one.VAR_KEYWORD for one in known)
-    for name in override.settings:
-        if name not in names and not free:
-            raise OverrideError(
-                f"override {override.glob!r}: {entry.name} has no setting {name!r}"
-                f"{nearest(name, names)}; it has {', '.join(names) or 'none'}"
-            )
-    settings = {**entry.component.settings, **override.settings}
-    return dataclasses.replace(
-        entry, component=dataclasses.replace(entry.component, settings=settings)
-    )
-
-
 def _provider(entry: Entry) -> Provider:
     return Provider(entry.name, entry.distribution, entry.version)
 
@@ -424,24 +397,3 @@ def _object(value: Any) -> Provider:
     name = getattr(value, "__qualname__", type(value).__qualname__)
     text = " ".join(repr(value).split())
     return Provider(name, "object", text if len(text) <= 120 else text[:117] + "...")
-
-
-def _from_object(override: Override, *args: Any, **kwargs: Any) -> Any:
-    """An override's value as a part: a class or function is called, anything else is the part."""
-    value = override.value
-    if not (inspect.isclass(value) or inspect.isroutine(value) or _is_partial(value)):
-        return value
-    try:
-        inspect.signature(value).bind(*args, **kwargs)
-    except TypeError as error:
-        raise OverrideError(
-            f"override {override.glob!r}: {value!r} cannot be called to build the part: {error}; "
-            "expected a class or function that takes what the socket passes, or a ready object"
-        ) from error
-    except ValueError:  # built-in callables without a signature
-        pass
-    return value(*args, **kwargs)
-
-
-def _is_partial(value: Any) -> bool:
-    return isinstance(value, functools.partial)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llama4_core.errors import SpecError
-from llama4_core.plugins.catalogue import Catalogue, catalogue
+from llama4_core.plugins.catalogue import Catalogue
 from llama4_train.checkpoints.keeper import Keeper
 from llama4_train.errors import TrainingError
 from llama4_train.evaluation.run import evaluate
@@ -87,8 +87,7 @@ class Trainer:
     ) -> Trainer:
         """Puts a run together; see :meth:`llama4_train.trainer.parts.Parts.of`."""
         parts = Parts.of(recipe, folder=folder, known=known, plugins=plugins)
-        wider = (known or catalogue()).with_local(*plugins) if plugins else known
-        return cls(parts, resume=resume, also=also, known=wider)
+        return cls(parts, resume=resume, also=also, known=parts.known)
 
     def __iter__(self) -> Iterator[Step]:
         while self.number < self.recipe.steps:

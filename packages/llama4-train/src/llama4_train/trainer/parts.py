@@ -38,6 +38,7 @@ class Parts:
         data: gives batches.
         objective, optimizer: built components.
         folder: of checkpoints and logs, or None.
+        known: the catalogue that they come from; None for what is installed.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Parts:
     objective: Objective
     optimizer: Any
     folder: Path | None = None
+    known: Catalogue | None = None
 
     @classmethod
     def of(
@@ -89,6 +91,7 @@ class Parts:
             objective,
             optimizer,
             None if folder is None else Path(folder),
+            found,
         )
 
     @property
