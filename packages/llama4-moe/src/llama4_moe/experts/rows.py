@@ -33,8 +33,8 @@ def rows_multiple(dtype: torch.dtype, device: str, *, emulated: bool = EMULATED_
         device: type of device.
         emulated: the processor has no bfloat16 instructions.
     """
-    filled = dtype == torch.bfloat16 and device == "cpu" and not emulated
-    return FILLED_ROWS if filled else 1
+    native = dtype == torch.bfloat16 and device == "cpu" and not emulated
+    return FILLED_ROWS if native else 1
 
 
 def filled(x: Tensor, multiple: int) -> Tensor:
