@@ -23,6 +23,7 @@ from llama4_core.specs.toml import write_toml
 from llama4_train.errors import RecipeError, TrainingError
 from llama4_train.recipe import Recipe
 from llama4_train.tokenizer_training.train import train_tokenizer
+from llama4_train.trainer.denormals import flushes_denormals
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.loop import Trainer, train
@@ -214,6 +215,20 @@ def test_batches_of_a_step_share_one_denominator(base):
     for _, _, step in seen:
         assert step.weight == sum(weight for weight, _, _ in seen)
         assert step.tokens == sum(tokens for _, tokens, _ in seen)
+
+
+def test_a_step_counts_tiny_numbers_as_zero_and_puts_that_back(base):
+    trainer = Trainer.of(base)
+    objective, seen = trainer.parts.objective, []
+
+    def watched(*given):
+        seen.append(flushes_denormals())
+        return objective(*given)
+
+    trainer.parts.objective = watched
+    trainer.step()
+    assert seen == [torch.set_flush_denormal(False)]  # True where the processor can
+    assert not flushes_denormals()
 
 
 def test_an_evaluation_disturbs_nothing(base):

@@ -115,6 +115,39 @@ def test_whatever_tokenizer_counts_the_length_is_exact(trained, index, length, n
     assert passkey.sample(index) == sample
 
 
+@given(
+    index=st.integers(0, 10**9),
+    length=st.integers(600, 1200),
+    name=st.sampled_from(TRAINED),
+    keys=st.integers(1, 4),
+    data=st.data(),
+)
+def test_more_questions_ask_for_more_keys_in_the_same_length(
+    trained, index, length, name, keys, data
+):
+    settings = {
+        "length": length,
+        "count": trained[name],
+        "keys": keys,
+        "questions": data.draw(st.integers(1, keys)),
+    }
+    sample = Passkey(**settings).sample(index)
+    assert tokens(sample, trained[name]) == length
+    asked = [(QUESTION.findall(one.prompt[-1].text), one.answer) for one in sample.questions]
+    facts = dict(FACT.findall(sample.prompt[0].text))
+    assert [facts[names[0]] for names, _ in asked] == [answer for _, answer in asked]
+    assert len({names[0] for names, _ in asked}) == settings["questions"]
+    assert [one.exact.chance for one in sample.questions] == [
+        1 / (keys - before) for before in range(settings["questions"])
+    ]
+    # Every question knows the text: those of a chat come behind the messages before them.
+    chat = Passkey(**settings, form="chat").sample(index)
+    assert [len(one.messages) for one in chat.questions] == [
+        1 + 2 * before for before in range(settings["questions"])
+    ]
+    assert [one.answer for one in chat.questions] == [one.answer for one in sample.questions]
+
+
 @pytest.mark.parametrize("name", [*TRAINED, "greedy", "joined"])
 def test_every_length_is_met_that_has_room(trained, name):
     count = {**COUNTS, **trained}[name]
@@ -240,6 +273,7 @@ def test_a_counting_that_cannot_be_met_is_named():
         ({"depth": 2}, "depth of passkey"),
         ({"keys": 0}, "keys of passkey"),
         ({"keys": 11, "digits": 1}, "from 1 to 10"),
+        ({"keys": 2, "questions": 3}, "questions of passkey"),
         ({"style": "long"}, "style of passkey"),
         ({"length": 0}, "length of passkey"),
     ],

@@ -52,6 +52,13 @@ class Command:
         recipe = read(arguments.recipe, arguments.changes)
         if arguments.out is not None and arguments.resume is not None:
             raise RecipeError("got --out and --resume; expected a new folder or an old one")
+        from llama4_train.trainer.denormals import flushed_denormals
+
+        # Before torch starts threads, so that all of them flush.
+        with flushed_denormals():
+            return self._run(arguments, recipe)
+
+    def _run(self, arguments: argparse.Namespace, recipe: Recipe) -> int:
         from llama4_train.trainer.loop import Trainer
 
         folder = arguments.out or arguments.resume

@@ -21,6 +21,7 @@ from llama4_train.recipe import Recipe, Slot
 from llama4_train.schedules import factor, kept_bias
 from llama4_train.trackers.opened import open_trackers
 from llama4_train.trackers.values import loads_of, values_of
+from llama4_train.trainer.denormals import flushed_denormals
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.parts import Parts
@@ -110,6 +111,10 @@ class Trainer:
 
     def step(self) -> Step:
         """Takes one step."""
+        with flushed_denormals():
+            return self._step()
+
+    def _step(self) -> Step:
         start = time.perf_counter()
         if self.keeper is not None:
             self.keeper.check()

@@ -30,7 +30,7 @@ SPARE = 8
 
 @dataclass(frozen=True)
 class Passkey:
-    """Keys on lines of their own at random depths of a filler, then the question for one of them.
+    """Keys on lines of their own at random depths of a filler, then questions for some of them.
 
     The filler is a piece of the sources of Python's library, from files of the split.
 
@@ -38,13 +38,15 @@ class Passkey:
         seed, split: see :class:`~llama4_train.worlds.sample.World`.
         form: "pack" or "chat".
         length: tokens of the whole document in the form "pack": beginning-of-text token, text,
-            question, answer. Met exactly. A chat is longer by its headers.
+            questions, answers. Met exactly. A chat is longer by its headers.
         tokenizer: folder of the tokenizer that counts.
         count: a function that counts instead; without either, characters count.
         keys: in a text, each of another name and value.
         digits: of a key.
-        depth: where the key that is asked for stands, from 0 (first) to 1 (last, right before the
-            question); None for anywhere.
+        questions: for so many of the keys, one behind the other. One is what is evaluated; more
+            teach more in a text of one length.
+        depth: where the key that is asked for first stands, from 0 (first) to 1 (last, right before
+            the question); None for anywhere.
         style: "sentence" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
         weighting: see :data:`~llama4_train.worlds.forms.WEIGHTINGS`.
 
@@ -61,6 +63,7 @@ class Passkey:
     count: Count | None = None
     keys: int = 4
     digits: int = 4
+    questions: int = 1
     depth: float | None = None
     style: str = "sentence"
     weighting: str = "token"
@@ -75,6 +78,7 @@ class Passkey:
         check_number("length of passkey", self.length, 1, 1 << 26)
         check_number("digits of passkey", self.digits, 1, 9)
         check_number("keys of passkey", self.keys, 1, min(len(NOUNS), 10**self.digits))
+        check_number("questions of passkey", self.questions, 1, self.keys)
         if self.depth is not None and not 0 <= self.depth <= 1:
             raise DataError(f"depth of passkey is {self.depth!r:.80}; expected 0 to 1, or None")
 
@@ -88,13 +92,25 @@ class Passkey:
         facts = [
             said.format(name=name, value=key) + "\n" for name, key in zip(names, keys, strict=True)
         ]
-        # Names and values are in random order already: the first is as good as any.
-        ask, answer = asked.format(name=names[0]), keys[0]
-        tokens = self.length - 1 - count(answer + END)
-        text = self._text(numbers, count, facts, ask + END, tokens)
-        rates = Rates(1 / self.keys, 10.0**-self.digits)
-        turn = Turn("passkey", text + ask, answer, Exact(answer), tuple(sorted(keys)), rates)
-        return build(self, [turn], self.form, self.weighting)
+        # Names and values are in random order already: the first are as good as any.
+        asks = [asked.format(name=name) for name in names[: self.questions]]
+        tokens = self.length - 1
+        tokens -= sum(count(line + END) for line in (*asks[1:], *keys[: self.questions]))
+        text = self._text(numbers, count, facts, asks[0] + END, tokens)
+        turns = [
+            Turn(
+                "passkey",
+                ask if number else text + ask,
+                keys[number],
+                Exact(keys[number]),
+                tuple(sorted(keys)),
+                # Keys that were answered already are not asked for again.
+                Rates(1 / (self.keys - number), 10.0**-self.digits),
+                follows=number > 0,
+            )
+            for number, ask in enumerate(asks)
+        ]
+        return build(self, turns, self.form, self.weighting)
 
     def _text(
         self, numbers: Stream, count: Count, facts: Sequence[str], ask: str, tokens: int
@@ -137,8 +153,8 @@ class Passkey:
                     return start + body
                 missing += wrong
         raise DataError(
-            f"no text of exactly {self.length} tokens holds {self.keys} keys and their question, "
-            f"which need about {needed}, with this counting; choose another length"
+            f"no text of exactly {self.length} tokens holds {self.keys} keys and what is asked, "
+            f"which need about {needed + self.length - tokens}, with this counting; choose another length"
         )
 
     def _body(self, filler: Sequence[str], facts: Sequence[str], drawn: Sequence[float]) -> str:
