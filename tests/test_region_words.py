@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def test_a_feature_has_the_word_of_the_box_that_covers_most_of_it(boxes, side, c
         (phrase, (across[0] / 40, down[0] / 40, across[1] / 40, down[1] / 40))
         for phrase, across, down in boxes
     ]
-    found = region_words.labels_of(given_boxes, WORDS, side, cover).view(side, side)
+    at = region_words.covering(given_boxes, side, cover)
+    found = region_words.labels_of(given_boxes, at, WORDS).view(side, side)
     for row in range(side):
         for column in range(side):
             counts = [
@@ -113,7 +115,7 @@ def test_what_it_cannot_learn_from_is_said():
     words = {"objective.settings": {"groups": {"taste": ["sweet", "sour"]}}}
     with pytest.raises(TrainingError, match="no picture of step 0 has a box"):
         Trainer.of(recipe(**words), plugins=[FILE]).step()
-    for settings in ({"groups": {}}, {"groups": {"one": ["red"]}}, {"cover": 0}):
+    for settings in ({"groups": {}}, {"groups": {"one": ["red"]}}, {"cover": 0}, {"edges": -1}):
         with pytest.raises(RecipeError, match="region-words"):
             region_words.RegionWords(**settings)
 
@@ -134,7 +136,8 @@ def test_the_loss_is_that_of_the_formula():
     found = []
     for tokens, picture in zip(batch.tokens.split(list(batch.lengths)), features, strict=True):
         boxes = region_words._boxes(model, tokens)
-        labels = region_words.labels_of(boxes, ("red", "blue", "green"), 4, 0.15)
+        at = region_words.covering(boxes, 4, 0.15)
+        labels = region_words.labels_of(boxes, at, ("red", "blue", "green"))
         for feature, label in zip(picture, labels.tolist(), strict=True):
             if label != region_words.NOTHING:
                 cosines = [torch.cosine_similarity(feature, row - mean, dim=0) for row in rows]
@@ -143,3 +146,37 @@ def test_the_loss_is_that_of_the_formula():
     # Sums of a hundred float32 numbers of the order of 1.
     wanted = sum(found) / len(found)
     assert loss.total.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_edges_are_read_off_fixed_directions():
+    """Wave by wave: cosine before sine, edge after edge, over the features under a box."""
+    trainer = Trainer.of(recipe(), plugins=[FILE])
+    model, batch = trainer.model, trainer.parts.data.batch()
+    facts = StepFacts(0, batch.weight, len(batch.tokens), 0)
+    alone, both = (region_words.RegionWords(edges=weight)(model, batch, facts) for weight in (0, 3))
+    assert "region.edges" not in alone.parts
+    (inputs,) = batch.inputs.values()
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(model.spec.width, 40, generator=generator)).Q
+    wrong = []
+    for tokens, picture in zip(
+        batch.tokens.split(list(batch.lengths)), model.vision(inputs), strict=True
+    ):
+        boxes = region_words._boxes(model, tokens)
+        for feature, at in zip(
+            picture, region_words.covering(boxes, 4, 0.15).tolist(), strict=True
+        ):
+            if at == region_words.NOTHING:
+                continue
+            waves = []
+            for edge in boxes[at][1]:
+                phases = [2 * math.pi * cycles * edge for cycles in (0.5, 1, 2, 5, 10)]
+                waves += [math.cos(phase) for phase in phases]
+                waves += [math.sin(phase) for phase in phases]
+            read = feature / feature.norm() @ directions / region_words.AMPLITUDE
+            wrong += [(one - wave) ** 2 for one, wave in zip(read.tolist(), waves, strict=True)]
+    assert len(wrong) > 400
+    # Sums of thousands of float32 numbers of the order of 1.
+    expected = 3 * sum(wrong) / len(wrong)
+    assert both.parts["region.edges"].item() == pytest.approx(expected, rel=1e-5)
+    assert both.total.item() == pytest.approx(alone.total.item() + expected, rel=1e-5)

@@ -1,10 +1,10 @@
-"""Region words: image features learn the words of the boxes that they lie in.
+"""Region words: image features learn the words of the boxes that they lie in, and their edges.
 
 A caption that says what is where (``<ref>red star</ref><box>...</box>``) tells for every place of a
 picture what is there. The text model hears of it only through its own loss, many layers later; this
 objective says it to the encoder directly, at the cost of the encoder alone::
 
-    llama4 train recipes/tiny/eyes.toml --plugin recipes/tiny/region_words.py --out build/tiny/eyes
+    llama4 train RECIPE --plugin recipes/tiny/region_words.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -36,30 +36,48 @@ _BOX = re.compile(
 _SCALE = 1000  # boxes are thousandths of the picture's width and height
 
 
+CYCLES = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Waves over a picture whose phases say where an edge is: half a one tells left from right, those
+of 5 and 10 go with the tenths and hundredths of a coordinate that is written in decimals."""
+
+AMPLITUDE = 0.1
+"""Of the waves in a feature of length 1: all 40 together have a fifth of its square."""
+
+
 SCENES: Mapping[str, Sequence[str]] = {"colour": tuple(COLOURS), "shape": SHAPES}
 """Groups of the world ``scenes``."""
 
 
 class RegionWords:
-    """Cross-entropy of each feature's word, within groups of words that exclude each other.
+    """Cross-entropy of each feature's word, in groups of words that exclude each other, and edges.
 
     The logit of word w at a feature f is ``16 cos(f, e_w)``, where ``e_w`` is the embedding of the
     word's tokens, less the mean of its group: nothing is learnt beside the model, and features end
     up where the text model has its words. The loss is the mean over all features under a box, added
     over the groups. Embeddings get no gradient, and the text model does not run.
 
+    With ``edges``, cosine and sine of ``2 pi c e``, for each edge e of the box (a share of the
+    picture) and each c of :data:`CYCLES`, are read off the feature along fixed directions; their
+    mean squared error, times ``edges``, is added.
+
     Args:
         groups: name -> words, such as ``{"colour": ["red", "blue"]}``; those of the world
             ``scenes`` unless given. A feature has the word of the box that covers most of its part
             of the picture.
         cover: least share of that part that the box covers.
+        edges: weight of the edges; 0 to leave them out.
 
     Raises:
-        RecipeError: a group has fewer than two words or one twice, or ``cover`` is no share.
+        RecipeError: a group has fewer than two words or one twice, ``cover`` is no share, or
+            ``edges`` is below 0.
     """
 
     def __init__(
-        self, *, groups: Mapping[str, Sequence[str]] = SCENES, cover: float = 0.15
+        self,
+        *,
+        groups: Mapping[str, Sequence[str]] = SCENES,
+        cover: float = 0.15,
+        edges: float = 0.0,
     ) -> None:
         if not groups:
             raise RecipeError(
@@ -76,6 +94,15 @@ class RegionWords:
             raise RecipeError(
                 f"objective region-words: cover is {cover!r}; expected a share above 0, up to 1"
             )
+        if (
+            isinstance(edges, bool)
+            or not isinstance(edges, int | float)
+            or not 0 <= edges < math.inf
+        ):
+            raise RecipeError(
+                f"objective region-words: edges is {edges!r}; expected a weight of at least 0"
+            )
+        self.edges = float(edges)
         self.groups = {name: tuple(words) for name, words in groups.items()}
         self.cover = float(cover)
 
@@ -89,18 +116,20 @@ class RegionWords:
         features = _features(model, batch)
         boxes = [_boxes(model, tokens) for tokens in batch.tokens.split(list(batch.lengths))]
         side = math.isqrt(features.shape[1])
+        places = [covering(one, side, self.cover) for one in boxes]
+        share = len(batch.tokens) / step.tokens
         parts: dict[str, Tensor] = {}
         known = features.new_zeros(())
         for name, words in self.groups.items():
-            labels = torch.stack([labels_of(one, words, side, self.cover) for one in boxes])
-            labels = labels.to(features.device)
+            labels = torch.stack(
+                [labels_of(one, at, words) for one, at in zip(boxes, places, strict=True)]
+            ).to(features.device)
             known = known + (labels != NOTHING).sum()
             logits = SHARPNESS * F.normalize(features, dim=-1) @ self._vectors(model, words).T
             summed = F.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=NOTHING, reduction="sum"
             )
             seen = (labels != NOTHING).sum().clamp(min=1)
-            share = len(batch.tokens) / step.tokens
             parts[f"region.{name}"] = summed / seen * share
             parts[f"right.{name}"] = (logits.argmax(-1) == labels).sum() / seen * share
         if not known:
@@ -108,7 +137,9 @@ class RegionWords:
                 f"no picture of step {step.number} has a box with a word of {list(self.groups)}; "
                 "expected captions such as <ref>red star</ref><box>10,20,300,400</box>"
             )
-        total = torch.stack([parts[f"region.{name}"] for name in self.groups]).sum()
+        if self.edges:
+            parts["region.edges"] = self.edges * share * _edge_error(features, boxes, places)
+        total = torch.stack([one for name, one in parts.items() if name[:7] == "region."]).sum()
         layers: Any = model.layers
         found = {name: value.detach() for name, value in parts.items()}
         return Loss(total, found, [None] * len(layers))
@@ -128,33 +159,76 @@ class RegionWords:
         return F.normalize(vectors - vectors.mean(0), dim=-1)
 
 
-def labels_of(
-    boxes: Sequence[tuple[str, tuple[float, ...]]], words: Sequence[str], side: int, cover: float
-) -> Tensor:
-    """The word of each feature of a picture of one tile, row by row.
+Box = tuple[str, tuple[float, ...]]
+"""A phrase with ``x0, y0, x1, y1`` as shares of width and height."""
+
+
+def covering(boxes: Sequence[Box], side: int, cover: float) -> Tensor:
+    """The box of each feature of a picture of one tile, row by row: the one that covers most of it.
 
     Args:
-        boxes: phrases with ``x0, y0, x1, y1`` as shares of width and height.
-        words: of one group.
+        boxes: of the picture.
         side: features across and down.
         cover: least share of a feature's part of the picture that a box covers.
 
     Returns:
-        ``[side * side]`` int64: places in ``words``, or -100.
+        ``[side * side]`` int64: places in ``boxes``, or -100.
     """
     starts = torch.arange(side, dtype=torch.float64) / side
     most = torch.full((side, side), cover, dtype=torch.float64)
-    labels = torch.full((side, side), NOTHING)
-    for phrase, (x0, y0, x1, y1) in boxes:
-        found = [number for number, word in enumerate(words) if word in phrase.split()]
+    found = torch.full((side, side), NOTHING)
+    for number, (_, (x0, y0, x1, y1)) in enumerate(boxes):
         across, down = (
             ((starts + 1 / side).clamp(max=high) - starts.clamp(min=low)).clamp(min=0) * side
             for low, high in ((x0, x1), (y0, y1))
         )
         area = down[:, None] * across[None, :]
-        labels = torch.where(area >= most, found[0] if found else NOTHING, labels)
+        found = torch.where(area >= most, number, found)
         most = torch.maximum(most, area)
-    return labels.flatten()
+    return found.flatten()
+
+
+def labels_of(boxes: Sequence[Box], at: Tensor, words: Sequence[str]) -> Tensor:
+    """The word of each feature: places in ``words``, or -100, of the shape of ``at``.
+
+    Args:
+        boxes: of a picture.
+        at: of :func:`covering`.
+        words: of one group.
+    """
+    phrases = [phrase.split() for phrase, _ in boxes]
+    of_box = [
+        next((place for place, word in enumerate(words) if word in phrase), NOTHING)
+        for phrase in phrases
+    ]
+    of_any = torch.tensor([*of_box, NOTHING])
+    return of_any[torch.where(at == NOTHING, len(boxes), at)]
+
+
+def edge_waves(edges: Tensor) -> Tensor:
+    """Cosine and sine of ``2 pi c e``: ``[..., 4]`` shares of a picture to ``[..., 40]``."""
+    phases = 2 * math.pi * edges.unsqueeze(-1) * torch.tensor(CYCLES, dtype=edges.dtype)
+    return torch.cat((phases.cos(), phases.sin()), -1).flatten(-2)
+
+
+def _edge_error(
+    features: Tensor, boxes: Sequence[Sequence[Box]], places: Sequence[Tensor]
+) -> Tensor:
+    """Mean squared error of the waves that are read off the features under a box."""
+    edges = torch.cat(
+        [
+            torch.tensor([box for _, box in one])[at[at != NOTHING]]
+            for one, at in zip(boxes, places, strict=True)
+            if one
+        ]
+    )
+    waves = edge_waves(edges).to(features)
+    width = features.shape[-1]
+    seeded = torch.randn(width, waves.shape[-1], generator=torch.Generator().manual_seed(0))
+    directions = torch.linalg.qr(seeded).Q.to(features)
+    under = torch.stack(list(places)).to(features.device) != NOTHING
+    read = F.normalize(features[under], dim=-1) @ directions / AMPLITUDE
+    return F.mse_loss(read, waves)
 
 
 def _features(model: Any, batch: Batch) -> Tensor:

@@ -95,7 +95,23 @@ def test_the_long_text_holds_every_key_once_and_is_as_long_as_it_says() -> None:
     assert text.endswith("What is the key of the lamp?")
     # Beyond the length by a line, four facts and a question, each at most 120 characters.
     assert 3000 <= len(model.tokenizer.encode(text)) < 3000 + 6 * 120
-    assert questions.about_a_long_text(Told(lambda text: "4821"), 3000).right is False
+
+
+@pytest.mark.parametrize(
+    ("said", "is_right"),
+    [
+        ("The key of the lamp is 0375.", True),
+        ("4821", False),
+        ("037", False),
+        ("4821 0375 9164 2658", False),
+        ("", False),
+    ],
+)
+def test_a_key_is_right_alone_or_in_a_sentence(said: str, is_right: bool) -> None:
+    """But not as one of several."""
+    answer = questions.about_a_long_text(Told(lambda text: said), 500)
+    assert answer.right is is_right
+    assert ("right is '0375'" in answer.note) is not is_right
 
 
 def test_a_call_is_right_only_as_a_call() -> None:

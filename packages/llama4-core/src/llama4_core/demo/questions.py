@@ -117,11 +117,13 @@ def about_a_long_text(model: Any, length: int = LENGTH) -> Answer:
         lines.insert((2 * number + 1) * len(lines) // (2 * len(facts)), fact)
     name = list(KEYS)[1]
     asked = f"What is the key of the {name}?"
-    reply = model.chat("".join(lines) + asked, max_tokens=8, prefill_chunk=1024)
+    reply = model.chat("".join(lines) + asked, max_tokens=32, prefill_chunk=1024)
     tokens = len(reply.generation.prompt_tokens)
-    said = _exact(asked, reply, KEYS[name])
+    said = reply.message.text.strip()
+    # Alone or in a sentence, but no list of keys.
+    right = [key for key in KEYS.values() if key in said] == [KEYS[name]]
     where = f"behind {tokens:,} tokens with {len(KEYS)} keys in them"
-    return Answer(f"{asked} ({where})", said.said, said.right, said.note)
+    return Answer(f"{asked} ({where})", said, right, "" if right else f"right is {KEYS[name]!r}")
 
 
 def in_words(model: Any) -> Iterator[Answer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from llama4_train.evaluation.results import Figure
 from llama4_train.evaluation.tasks import Context
 from llama4_train.evaluation.world import accuracy
 from llama4_train.respec import as_spec, respec
-from llama4_train.worlds import Rates
+from llama4_train.worlds import Question, Rates
 from llama4_train.worlds.forms import FORMS
 from llama4_train.worlds.names import STYLES
 from llama4_train.worlds.passkey import Passkey
@@ -111,13 +111,14 @@ class PasskeyTask:
             questions = [texts.sample(index).question for index in range(self.count)]
             for text in self.temperatures:
                 done = len(found) * self.count
-                with as_spec(model, self._spec(model.spec, text, tokens)):
+                room = HEADERS + _longest(questions) + 2
+                with as_spec(model, self._spec(model.spec, text, tokens + room)):
                     said = replies(
                         model,
                         questions,
                         batch=max(1, self.tokens // tokens),
                         # The answer, at worst one token for each byte, and the end of its line.
-                        max_tokens=self.digits + 2,
+                        max_tokens=_longest(questions) + 2,
                         progress=lambda now, _, done=done: context.progress(done + now, total),  # type: ignore[misc]
                     )
                 asked = list(zip(questions, said, strict=True))
@@ -131,9 +132,14 @@ class PasskeyTask:
 
     def _spec(self, spec: ModelSpec, text: str, tokens: int) -> ModelSpec:
         scale, floor = _temperature(text)
-        # Room for a reply that goes on; the longest context is a claim, not a weight.
-        longest = max(spec.max_positions, tokens + HEADERS + self.digits + 2)
+        # The longest context is a claim, not a weight.
+        longest = max(spec.max_positions, tokens)
         return respec(spec, temperature=scale, floor=floor, max_positions=longest)
+
+
+def _longest(questions: Sequence[Question]) -> int:
+    """Bytes of the longest answer."""
+    return max(len(question.answer.encode()) for question in questions)
 
 
 def _temperature(text: str) -> tuple[float | None, float | None]:

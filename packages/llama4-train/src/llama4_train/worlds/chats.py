@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llama4_train.worlds.arithmetic import Arithmetic
 from llama4_train.worlds.forms import Turn, build
-from llama4_train.worlds.names import NOUNS, STYLES, values
+from llama4_train.worlds.names import NOUNS, STYLES, Style, values
 from llama4_train.worlds.sample import Rates, Sample
 from llama4_train.worlds.scenes import Scenes
 from llama4_train.worlds.sentences import Sentences
@@ -41,6 +41,7 @@ class Chats:
         follow_ups: fewest and most questions about one picture, and problems in a row.
         objects: fewest and most in a picture.
         digits: fewest and most of arithmetic.
+        style: of memory, see :data:`~llama4_train.worlds.names.STYLES`.
         system: message that conversations begin with; empty for none.
 
     Raises:
@@ -54,6 +55,7 @@ class Chats:
     follow_ups: tuple[int, int] = (1, 2)
     objects: tuple[int, int] = (1, 4)
     digits: tuple[int, int] = (1, 2)
+    style: str = "sentence"
     system: str = SYSTEM
 
     name: ClassVar[str] = "chats"
@@ -63,6 +65,7 @@ class Chats:
         topics = tuple(self.topics)
         for topic in topics or ("",):
             check_name("a topic of chats", topic, TOPICS)
+        check_name("style of chats", self.style, tuple(STYLES))
         # Frozen for everybody else; lists out of a recipe become tuples, so that worlds hash.
         for name, value in (
             ("topics", topics),
@@ -85,7 +88,7 @@ class Chats:
             elif topic != "memory":
                 turns += self._turns(topic, numbers)
         if "memory" in topics:
-            told, asked = _memory(numbers)
+            told, asked = _memory(numbers, STYLES[self.style])
             turns.insert(_front(numbers, turns), told)
             turns.append(asked)
         schemas: tuple[Mapping[str, Any], ...] = tuple(tool.schema for tool in tools)
@@ -103,13 +106,14 @@ class Chats:
         return [sentences.turn(numbers) for _ in range(asked)]
 
 
-def _memory(numbers: Stream) -> tuple[Turn, Turn]:
-    name, key = numbers.pick(NOUNS), values(numbers, 1, 4)[0]
-    said, asked = STYLES["sentence"]
-    told = said.format(name=name, value=key)
-    agreed = Turn("agreement", told, AGREED, Exact(AGREED), (AGREED,), Rates(1.0, 1.0))
+def _memory(numbers: Stream, style: Style) -> tuple[Turn, Turn]:
+    pair = {"name": numbers.pick(NOUNS), "value": values(numbers, 1, 4)[0]}
+    agreed = Turn(
+        "agreement", style.tell.format(**pair), AGREED, Exact(AGREED), (AGREED,), Rates(1.0, 1.0)
+    )
+    answer = style.answer.format(**pair)
     rates = Rates(10.0**-4, 10.0**-4)  # four digits, and no other key to mistake it for
-    return agreed, Turn("memory", asked.format(name=name), key, Exact(key), exact=rates)
+    return agreed, Turn("memory", style.ask.format(**pair), answer, Exact(answer), exact=rates)
 
 
 def _front(numbers: Stream, turns: list[Turn]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llama4_train.worlds.streams import Stream
 
 NOUNS = (
@@ -21,11 +23,29 @@ QUALITIES = (
 NAMES = (*NOUNS, *(f"{quality} {noun}" for quality in QUALITIES for noun in NOUNS))
 """Short names first: a short text needs no other."""
 
-STYLES: dict[str, tuple[str, str]] = {
-    "sentence": ("The key of the {name} is {value}.", "What is the key of the {name}?"),
-    "terse": ("{name}: {value}", "{name}?"),
+@dataclass(frozen=True)
+class Style:
+    """How values are talked about; ``{name}`` and ``{value}`` are put in.
+
+    Attributes:
+        tell: how one is said.
+        ask: how it is asked for.
+        answer: the one right answer.
+    """
+
+    tell: str
+    ask: str
+    answer: str = "{value}"
+
+
+_FACT, _QUESTION = "The key of the {name} is {value}.", "What is the key of the {name}?"
+
+STYLES: dict[str, Style] = {
+    "sentence": Style(_FACT, _QUESTION),
+    "statement": Style(_FACT, _QUESTION, _FACT),
+    "terse": Style("{name}: {value}", "{name}?"),
 }
-"""How a value is said, and how it is asked for."""
+"""A sentence, a question and a bare value; the same with a sentence for an answer; no words."""
 
 
 def values(stream: Stream, count: int, digits: int) -> list[str]:

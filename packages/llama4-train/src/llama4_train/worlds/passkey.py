@@ -47,7 +47,7 @@ class Passkey:
             teach more in a text of one length.
         depth: where the key that is asked for first stands, from 0 (first) to 1 (last, right before
             the question); None for anywhere.
-        style: "sentence" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
+        style: "sentence", "statement" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
         weighting: see :data:`~llama4_train.worlds.forms.WEIGHTINGS`.
 
     Raises:
@@ -88,22 +88,22 @@ class Passkey:
         count = counter(self.count, self.tokenizer)
         names = numbers.some(NOUNS, self.keys)
         keys = values(numbers, self.keys, self.digits)
-        said, asked = STYLES[self.style]
-        facts = [
-            said.format(name=name, value=key) + "\n" for name, key in zip(names, keys, strict=True)
-        ]
+        style = STYLES[self.style]
+        pairs = [{"name": name, "value": key} for name, key in zip(names, keys, strict=True)]
+        facts = [style.tell.format(**pair) + "\n" for pair in pairs]
+        answers = [style.answer.format(**pair) for pair in pairs]
         # Names and values are in random order already: the first are as good as any.
-        asks = [asked.format(name=name) for name in names[: self.questions]]
+        asks = [style.ask.format(**pair) for pair in pairs[: self.questions]]
         tokens = self.length - 1
-        tokens -= sum(count(line + END) for line in (*asks[1:], *keys[: self.questions]))
+        tokens -= sum(count(line + END) for line in (*asks[1:], *answers[: self.questions]))
         text = self._text(numbers, count, facts, asks[0] + END, tokens)
         turns = [
             Turn(
                 "passkey",
                 ask if number else text + ask,
-                keys[number],
-                Exact(keys[number]),
-                tuple(sorted(keys)),
+                answers[number],
+                Exact(answers[number]),
+                tuple(sorted(answers)),
                 # Keys that were answered already are not asked for again.
                 Rates(1 / (self.keys - number), 10.0**-self.digits),
                 follows=number > 0,

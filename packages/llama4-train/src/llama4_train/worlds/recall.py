@@ -35,7 +35,7 @@ class Recall:
             while they fit; names at the end that nobody asks for any more are left out.
         tokenizer, count: see :class:`~llama4_train.worlds.passkey.Passkey`.
         digits: of a value.
-        style: "sentence" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
+        style: "sentence", "statement" or "terse", see :data:`~llama4_train.worlds.names.STYLES`.
         weighting: see :data:`~llama4_train.worlds.forms.WEIGHTINGS`.
 
     Raises:
@@ -68,7 +68,11 @@ class Recall:
         most = min(len(pool), 10**self.digits)
         names = numbers.some(pool, most)
         keys = values(numbers, most, self.digits)
-        tell, ask = STYLES[self.style]
+        style = STYLES[self.style]
+        answers = [
+            style.answer.format(name=name, value=key)
+            for name, key in zip(names, keys, strict=True)
+        ]
         pieces: list[Piece] = []
         left = self.length - 1
         known = 0
@@ -76,9 +80,10 @@ class Recall:
             # The second line is always a question: however short the text, there is one.
             new = known == 0 or (len(pieces) > 1 and known < most and numbers.below(LINES) == 0)
             at = numbers.below(known) if known else 0
-            line = [said(ask.format(name=names[at])), learnt(keys[at], self.weighting)]
+            asked = style.ask.format(name=names[at])
+            line = [said(asked), learnt(answers[at], self.weighting)]
             if new:
-                fact = said(tell.format(name=names[known], value=keys[known]))
+                fact = said(style.tell.format(name=names[known], value=keys[known]))
                 line = [fact] if not known or _tokens(count, [fact]) <= left else line
             used = _tokens(count, line)
             if used > left:
@@ -102,7 +107,7 @@ class Recall:
             answer,
             Exact(answer),
             tuple(piece.part for piece in pieces[:-1]),
-            choices=tuple(sorted(keys[:told])),
+            choices=tuple(sorted(answers[:told])),
             exact=Rates(1 / told, 10.0**-self.digits),
             world=self,
         )
