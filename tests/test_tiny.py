@@ -12,12 +12,15 @@ from types import ModuleType
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import llama4_core as l4
 from llama4_core.demo import picture, questions
 from llama4_core.demo.picture import THINGS, png
 from llama4_core.specs.find import spec_from_path
 from llama4_core.specs.toml import read_toml, write_toml
+from llama4_train import Recipe, train
+from llama4_train.checkpoints.runs import stored_model
 from llama4_train.evaluation.tasks import tasks_of
 from llama4_train.worlds import pictures
 from llama4_train.worlds.grammar import sentence
@@ -57,8 +60,6 @@ def script(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of one step, of a model with a balancing bias."""
-    from llama4_train import Recipe, train
-
     place = tmp_path_factory.mktemp("ship")
     spec = read_toml(RECIPES / "spec.toml")
     last = spec.layers[3]
@@ -105,6 +106,32 @@ class TestShipping:
         words = [str(run), "--out", str(tmp_path / "data"), "--tokenizer", str(tmp_path)]
         assert script("ship").main(words) == 2
         assert "no tokenizer.json goes along" in capsys.readouterr().err
+
+
+class TestScaling:
+    def test_what_is_named_is_multiplied_and_nothing_else(self, run: Path, tmp_path: Path) -> None:
+        """The folder is one that training can begin from."""
+        out = tmp_path / "louder"
+        words = [str(run), str(out), "4", "layers.0.attention.*_proj.weight"]
+        scale = script("scale")
+        assert scale.main(words) == 0
+        before = stored_model(run).tensors
+        with safe_open(next(out.glob("*.safetensors")), "pt") as file:
+            for name, tensor in before.items():
+                factor = 4 if name.startswith("layers.0.attention") else 1
+                assert torch.equal(file.get_tensor(name), factor * tensor), name
+        changed = {"model.start": str(out), "model.weights": "stored"}
+        assert train(Recipe.read(run.parent / "recipe.toml").override(changed)) is not None
+
+    @pytest.mark.parametrize(
+        ("factor", "name", "said"),
+        [("0", "head.weight", "above 0"), ("2", "heads.*", "no weight is called 'heads.*'")],
+    )
+    def test_what_cannot_be_is_said(self, run, tmp_path, capsys, factor, name, said) -> None:
+        """And nothing is written."""
+        assert script("scale").main([str(run), str(tmp_path / "out"), factor, name]) == 2
+        assert said in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestMeasuring:

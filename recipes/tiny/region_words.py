@@ -139,7 +139,9 @@ class RegionWords:
             )
         if self.edges:
             parts["region.edges"] = self.edges * share * _edge_error(features, boxes, places)
-        total = torch.stack([one for name, one in parts.items() if name[:7] == "region."]).sum()
+        total = torch.stack(
+            [one for name, one in parts.items() if name.startswith("region.")]
+        ).sum()
         layers: Any = model.layers
         found = {name: value.detach() for name, value in parts.items()}
         return Loss(total, found, [None] * len(layers))

@@ -1,7 +1,7 @@
 """A run's weights with some of them multiplied, to go on from in another run.
 
 ``python recipes/tiny/scale.py build/tiny/14-eyes build/tiny/14-louder 64 vision.projector.weight``
-multiplies what the globs name by 16 and writes a folder that a recipe's ``model.start`` can name.
+multiplies what the globs name by 64 and writes a folder that a recipe's ``model.start`` can name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def scale(run: Path, out: Path, factor: float, globs: Sequence[str]) -> list[str
     """Writes the folder ``out``.
 
     Args:
-        run, out: as on the command line.
+        run: folder of a run, or of one of its checkpoints.
+        out: folder that is not there yet.
         factor: above 0.
         globs: of names of weights, each of at least one.
 

@@ -23,6 +23,7 @@ QUALITIES = (
 NAMES = (*NOUNS, *(f"{quality} {noun}" for quality in QUALITIES for noun in NOUNS))
 """Short names first: a short text needs no other."""
 
+
 @dataclass(frozen=True)
 class Style:
     """How values are talked about; ``{name}`` and ``{value}`` are put in.

@@ -154,7 +154,8 @@ class Passkey:
                 missing += wrong
         raise DataError(
             f"no text of exactly {self.length} tokens holds {self.keys} keys and what is asked, "
-            f"which need about {needed + self.length - tokens}, with this counting; choose another length"
+            f"which need about {needed + self.length - tokens}, with this counting; choose another "
+            "length"
         )
 
     def _body(self, filler: Sequence[str], facts: Sequence[str], drawn: Sequence[float]) -> str:

@@ -70,8 +70,7 @@ class Recall:
         keys = values(numbers, most, self.digits)
         style = STYLES[self.style]
         answers = [
-            style.answer.format(name=name, value=key)
-            for name, key in zip(names, keys, strict=True)
+            style.answer.format(name=name, value=key) for name, key in zip(names, keys, strict=True)
         ]
         pieces: list[Piece] = []
         left = self.length - 1
