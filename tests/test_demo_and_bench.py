@@ -74,6 +74,9 @@ def test_the_trained_model_answers(tmp_path: Path, capsys: pytest.CaptureFixture
     assert out.count("[right") + out.count("[WRONG") == 12
     for question, answer in (
         ("What colour is the star?", "blue"),
+        ("What shape is the red object?", "circle"),
+        ("Where is the blue star?", "right"),
+        ("Translate to Spanish: The cat eats.", "El gato come."),
         ("12 + 30 =", "42"),
         ("What is the weather in Lima?", 'get_weather({"city": "Lima"})'),
     ):
