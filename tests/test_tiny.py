@@ -118,7 +118,7 @@ class TestScaling:
         before = stored_model(run).tensors
         with safe_open(next(out.glob("*.safetensors")), "pt") as file:
             for name, tensor in before.items():
-                factor = 4 if name.startswith("layers.0.attention") else 1
+                factor = 4 if name.startswith("layers.0.attention.") else 1
                 assert torch.equal(file.get_tensor(name), factor * tensor), name
         changed = {"model.start": str(out), "model.weights": "stored"}
         assert train(Recipe.read(run.parent / "recipe.toml").override(changed)) is not None
