@@ -19,8 +19,8 @@ def flushed_denormals() -> Iterator[None]:
     """Results of this thread below 2^-126, about 1.2e-38, become 0 inside, as on a GPU.
 
     Attention probabilities far from the maximum, times gradients, are such numbers, and a CPU
-    multiplies with them many times slower: steps of the encoder of ``llama4-tiny`` took 1.9 times
-    as long, steps of the whole model 1.1 to 1.4 times (``benchmarks/denormals.py``). Threads take
+    multiplies with them many times slower: gradients of the encoder of ``llama4-tiny`` took 1.8
+    times as long, those of the whole model 1.2 times (``benchmarks/denormals.py``). Threads take
     the setting over from the one that starts them, and torch starts its own once and for all at its
     first large operation: inside of this, they flush as well; outside, they stay as they are.
     Processors without such a setting are left as they are.
