@@ -8,9 +8,19 @@ import sys
 import pytest
 import torch
 
+from llama4_core.cli import main
+from llama4_train.errors import TrainingError
 from llama4_train.trainer.denormals import flushed_denormals, flushes_denormals
+from llama4_train.trainer.loop import Trainer
 
 SMALLEST = 2.0**-126
+
+RECIPE = """
+name = "never begun"
+steps = 1
+model = { start = "nano" }
+data = { length = 8, tokens = 8, sources = [{ name = "worlds", settings = { world = "source" } }] }
+"""
 
 pytestmark = pytest.mark.skipif(
     not torch.set_flush_denormal(False), reason="this processor cannot flush"
@@ -36,6 +46,8 @@ def test_an_error_does_not_leave_it_on():
 def test_threads_that_torch_starts_inside_flush_as_well():
     program = f"""
 import torch
+from llama4_core.cli import main
+from llama4_train.errors import TrainingError
 from llama4_train.trainer.denormals import flushed_denormals
 torch.set_num_threads(2)
 with flushed_denormals():
@@ -47,3 +59,18 @@ print(int(many.view(torch.int32).count_nonzero()))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "0"
+
+
+def test_the_command_flushes_before_anything_is_put_together(monkeypatch, tmp_path):
+    """Torch starts its threads while a model is made: they take the setting over."""
+    seen = []
+
+    def made(*given, **named):
+        seen.append(flushes_denormals())
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(Trainer, "of", made)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    assert main(["train", str(tmp_path / "recipe.toml")]) == 2
+    assert seen == [True]
+    assert not flushes_denormals()
