@@ -337,3 +337,17 @@ def test_recall_is_dense():
 def test_recall_without_room_is_named():
     with pytest.raises(DataError, match="has no room for a name and its question"):
         Recall(length=12).sample(0)
+
+
+@pytest.mark.parametrize("form", ["pack", "chat"])
+def test_a_statement_answers_with_the_fact_itself(form):
+    for index in range(20):
+        sample = Passkey(length=900, questions=2, form=form, style="statement").sample(index)
+        for question in sample.questions:
+            ((name, key),) = FACT.findall(question.answer)
+            assert question.answer == f"The key of the {name} is {key}."
+            assert question.answer in question.choices
+    recalled = Recall(length=600, style="statement").sample(0)
+    assert recalled.answer + "\n" in [piece.part.text for piece in recalled.record.pieces[:-1]]
+    told, *_, asked = world("chats", topics=["memory"], style="statement").sample(0).questions
+    assert asked.answer == told.messages[-1].content[0].text
