@@ -14,7 +14,7 @@ from llama4_core.chat.writing import write_json
 from llama4_train.errors import DataError
 from llama4_train.worlds import world
 from llama4_train.worlds.streams import Stream, in_split
-from llama4_train.worlds.tool_tables import TOOLS
+from llama4_train.worlds.tool_tables import CITIES, KNOWN, TOOLS
 from llama4_train.worlds.tools import Tools
 
 
@@ -114,11 +114,40 @@ def test_held_out_arguments_never_occur_in_training():
     assert not asked("train") & asked("held-out")
 
 
+def test_made_up_names_are_asked_for_and_called_with():
+    cities = set()
+    for index in range(400):
+        sample = Tools(offered=6, made_up=True).sample(index)
+        call = sample.question.target.call
+        for value in call.arguments.values():
+            if isinstance(value, str):
+                assert value in sample.question.messages[0].text
+        if "city" in call.arguments:
+            cities.add(call.arguments["city"])
+            assert call.arguments["city"] in sample.questions[1].answer
+        assert sample.question.accept(sample.question.answer)
+    # A third of the requests, 133, name a city; a quarter of the names are single known words.
+    assert len(cities - set(CITIES)) > 80
+
+
+def test_made_up_names_never_are_held_out_arguments():
+    def asked(split, made_up):
+        return {
+            question.answer
+            for index in range(1500)
+            for question in Tools(split=split, made_up=made_up, results=False)
+            .sample(index)
+            .questions
+        }
+
+    assert not asked("train", True) & asked("held-out", False)
+
+
 @pytest.mark.parametrize("held_out", [2, 3, 4])
 def test_every_tool_keeps_arguments_in_both_splits(held_out):
     for tool in TOOLS:
         numbers = Stream(tool.name)
-        arguments = {json.dumps(dict(tool.request(numbers).arguments)) for _ in range(500)}
+        arguments = {json.dumps(dict(tool.request(numbers, KNOWN).arguments)) for _ in range(500)}
         for split in ("train", "held-out"):
             kept = [in_split(f"{tool.name} {one}", held_out, split) for one in arguments]
             assert sum(kept) >= 2

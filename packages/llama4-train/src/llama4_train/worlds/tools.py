@@ -20,7 +20,7 @@ from llama4_train.worlds.streams import (
     stream,
 )
 from llama4_train.worlds.targets import CallTarget, Exact
-from llama4_train.worlds.tool_tables import TOOLS, Tool
+from llama4_train.worlds.tool_tables import KNOWN, TOOLS, Tool, made_up
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Tools:
         form: "chat" or "pack".
         offered: tools on offer in a document, 1 to 6; one of them fits each request.
         questions: requests in a document.
+        made_up: whether places, people, rooms and messages are made up, of syllables and of the
+            words of other kinds, rather than drawn from short lists. A model that has only seen
+            the lists learns which of them never come behind a tool's name, and the held-out split
+            asks for these; one that has to copy names that it never saw copies these as well.
         results: whether each call is followed by its result and a sentence about it.
         held_out: one set of arguments of so many never occurs in training, and the held-out split
             asks for these alone; 0 for none.
@@ -48,6 +52,7 @@ class Tools:
     form: str = "chat"
     offered: int = 3
     questions: int = 1
+    made_up: bool = False
     results: bool = True
     held_out: int = 4
     weighting: str = "token"
@@ -81,7 +86,7 @@ class Tools:
         """One request and its call, and with ``results`` what follows."""
         tool = numbers.pick(tools)
         while True:
-            request = tool.request(numbers)
+            request = tool.request(numbers, made_up(numbers) if self.made_up else KNOWN)
             key = f"{tool.name} {json.dumps(dict(request.arguments))}"
             if in_split(key, self.held_out, self.split):
                 break
