@@ -10,78 +10,11 @@ from hypothesis import strategies as st
 
 from llama4_core.checkpoints.safetensors_file import map_tensors, read_header
 from llama4_core.cli import main
-from llama4_core.specs.layers import every, llama4_layers
-from llama4_core.specs.model import (
-    DenseSpec,
-    ModelSpec,
-    MoESpec,
-    RopeSpec,
-    TemperatureSpec,
-    TokenIds,
-)
-from llama4_core.specs.toml import write_toml
 from llama4_train.errors import RecipeError, TrainingError
-from llama4_train.recipe import Recipe
-from llama4_train.tokenizer_training.train import train_tokenizer
 from llama4_train.trainer.denormals import flushes_denormals
 from llama4_train.trainer.guard import check_finite
 from llama4_train.trainer.health import gradient_health, router_health
 from llama4_train.trainer.loop import Trainer, train
-from llama4_train.worlds import world
-
-VOCABULARY = 320
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A recipe of a few steps on sums, with a model and a tokenizer in files."""
-    place = tmp_path_factory.mktemp("run")
-    sums = world("arithmetic")
-    train_tokenizer(
-        (piece.part.text for i in range(50) for piece in sums.sample(i).record.pieces),
-        place / "tokenizer",
-        vocabulary=VOCABULARY,
-        specials="small",
-    )
-    spec = ModelSpec(
-        name="tiny-for-tests",
-        vocabulary=VOCABULARY,
-        width=16,
-        norm_eps=1e-5,
-        max_positions=256,
-        tied=False,
-        layers=llama4_layers(
-            4,
-            heads=2,
-            kv_heads=1,
-            head_dim=8,
-            rope=RopeSpec(10_000.0),
-            chunk=8,
-            qk_norm=True,
-            temperature=TemperatureSpec(scale=0.1, floor=4),
-            position_free=every(2, 4),
-            moe_layers=every(2, 4),
-            moe=MoESpec(4, top_k=1, width=12, shared_width=12, router="sigmoid-top-k-balanced"),
-            dense=DenseSpec(24),
-        ),
-        tokens=TokenIds(bos=305),
-        dtype="float32",
-    )
-    write_toml(spec, place / "spec.toml")
-    return Recipe.of(
-        {
-            "name": "sums",
-            "steps": 4,
-            "model": {"start": str(place / "spec.toml"), "tokenizer": str(place / "tokenizer")},
-            "data": {
-                "length": 64,
-                "tokens": 128,
-                "sources": [{"name": "worlds", "settings": {"world": "arithmetic"}}],
-            },
-            "optimizer": {"name": "adamw", "settings": {"lr": 0.01}},
-            "schedule": {"warmup": 1},
-        }
-    )
 
 
 def weights(trainer):
@@ -357,40 +290,3 @@ def test_a_file_can_be_run_from_python(base, tmp_path):
     assert (tmp_path / "run" / "log.jsonl").is_file()
     with pytest.raises(TrainingError):
         train(file, tmp_path / "run")
-
-
-def test_a_plugin_file_brings_an_objective_and_a_part_of_the_model(base, tmp_path):
-    plugin = tmp_path / "mine.py"
-    plugin.write_text(
-        "from llama4_core.plugins.component import Component\n"
-        "from llama4_core.plugins.hookspecs import hookimpl\n"
-        "from llama4_moe.routers.sigmoid import SigmoidTopK\n"
-        "from llama4_train.objectives.next_token import NextToken\n\n\n"
-        "class Twice(NextToken):\n"
-        "    def __call__(self, model, batch, step):\n"
-        "        loss = super().__call__(model, batch, step)\n"
-        "        return type(loss)(2 * loss.total, loss.parts, loss.routings)\n\n\n"
-        "class Mine(SigmoidTopK):\n"
-        "    pass\n\n\n"
-        "@hookimpl\n"
-        "def llama4_objectives():\n"
-        "    return [Component('twice', __name__ + ':Twice', 'the loss twice')]\n\n\n"
-        "@hookimpl\n"
-        "def llama4_routers():\n"
-        "    return [Component('mine', __name__ + ':Mine', 'the usual router')]\n"
-    )
-    recipe = base.override(
-        {"objective.name": "twice", "model.overrides": {"layers.*.feed_forward.router": "mine"}}
-    )
-    file = tmp_path / "recipe.toml"
-    file.write_text(recipe.to_toml())
-    out = tmp_path / "run"
-    assert main(["train", str(file), "--out", str(out), "--plugin", str(plugin)]) == 0
-    losses = [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
-    plain = base.override({"model.overrides": {"layers.*.feed_forward.router": "sigmoid-top-k"}})
-    first = Trainer.of(plain).step().loss
-    assert losses[0] == 2 * first  # the router without a bias is the usual one
-    more = ["train", str(file), "--resume", str(out), "--set", "steps=5"]
-    assert main(more) != 0  # nobody offers the objective now
-    assert main([*more, "--plugin", str(plugin)]) == 0
-    assert len((out / "log.jsonl").read_text().splitlines()) == 5

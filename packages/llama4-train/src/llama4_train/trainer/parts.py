@@ -14,6 +14,7 @@ from llama4_core.checkpoints.load import load
 from llama4_core.model.freezing import train_only
 from llama4_core.model.initialise import initialise
 from llama4_core.plugins.catalogue import Catalogue, catalogue
+from llama4_core.specs.find import spec_from_path, spec_named
 from llama4_core.tokenizers import load_tokenizer
 from llama4_train.checkpoints.adapters import adapt
 from llama4_train.checkpoints.runs import is_run, model_from_run
@@ -74,7 +75,7 @@ class Parts:
         found = known or catalogue()
         if plugins:
             found = found.with_local(*plugins)
-        model = model_of(recipe.model, recipe.seed, plugins)
+        model = model_of(recipe.model, recipe.seed, found, plugins)
         settings = dict(recipe.optimizer.settings)
         if "lr" not in settings:
             raise RecipeError("optimizer.settings has no lr; add the largest learning rate")
@@ -133,37 +134,27 @@ class Parts:
                 router.after_step(count)
 
 
-def model_of(part: ModelPart, seed: int, plugins: Sequence[str | Path] = ()) -> nn.Module:
-    """The model that is trained, in memory of its own."""
+def model_of(
+    part: ModelPart, seed: int, known: Catalogue, plugins: Sequence[str | Path] = ()
+) -> nn.Module:
+    """The model that is trained, in memory of its own; ``known`` has the models named."""
     if part.dtype not in DTYPES:
         raise RecipeError(f"model.dtype is {part.dtype!r}; expected one of {', '.join(DTYPES)}")
+    settings: dict[str, Any] = {
+        "dtype": part.dtype,
+        "overrides": part.overrides,
+        "plugins": plugins,
+    }
+    start = Path(part.start).expanduser()
+    model: Any
     if part.weights == "stored":
-        from_run = is_run(part.start)
-        model: Any = (model_from_run if from_run else load)(
-            part.start, dtype=part.dtype, overrides=part.overrides, plugins=plugins
-        )
-    elif part.weights == "random":
-        if Path(part.start).is_dir():
-            model = load(
-                part.start,
-                dtype=part.dtype,
-                overrides=part.overrides,
-                random=seed,
-                plugins=plugins,
-            )
-        else:
-            from llama4_core.plugins.catalogue import catalogue as catalogue_of
-            from llama4_core.specs.find import spec_from_path, spec_named
-
-            spec = (
-                spec_from_path(part.start)
-                if Path(part.start).is_file()
-                else spec_named(part.start, catalogue_of())
-            )
-            model = assemble(spec, part.overrides, device="cpu", dtype=part.dtype, plugins=plugins)
-            initialise(model, seed)
+        model = (model_from_run if is_run(part.start) else load)(part.start, **settings)
+    elif start.is_dir():
+        model = load(part.start, random=seed, **settings)
     else:
-        raise RecipeError(f"model.weights is {part.weights!r}; expected 'random' or 'stored'")
+        spec = spec_from_path(start) if start.is_file() else spec_named(part.start, known)
+        model = assemble(spec, device="cpu", **settings)
+        initialise(model, seed)
     if part.tokenizer is not None:
         model.tokenizer = load_tokenizer(Path(part.tokenizer), bos=model.spec.tokens.bos)
     if model.tokenizer is None:
