@@ -1,6 +1,6 @@
 """The last checkpoint of a run as the weights of the package llama4-tiny.
 
-``python recipes/tiny/ship.py build/tiny/20-finish`` writes spec, weights in bfloat16 and tokenizer
+``python recipes/tiny/ship.py build/tiny/22-keys`` writes spec, weights in bfloat16 and tokenizer
 into ``packages/llama4-tiny/src/llama4_tiny/data``, in place of what was there. What was measured
 of other weights goes with them: ``recipes/tiny/measure.py`` measures the new ones.
 """
