@@ -93,6 +93,30 @@ class TestShipping:
         assert model.spec.layers[0].feed_forward.router == "sigmoid-top-k"
         assert model.tokenizer is not None
 
+    def test_the_mean_of_runs(self, run: Path, tmp_path: Path, capsys) -> None:
+        """Weighted, in float32; a share too few, and runs of two models, are refused."""
+        ship, other = script("ship"), tmp_path / "other"
+        train(Recipe.read(run.parent / "recipe.toml").override({"seed": 1}), other)
+        one, two = (stored_model(place).tensors for place in (run, other))
+        found = ship.mean([run, other], [1.0, 3.0]).tensors
+        assert found.keys() == one.keys()
+        assert any(not torch.equal(one[name], two[name]) for name in found)
+        for name, tensor in found.items():
+            # Both ways round twice in float32.
+            expected = 0.25 * one[name] + 0.75 * two[name]
+            torch.testing.assert_close(tensor, expected, rtol=1e-6, atol=1e-7)
+        words = [str(run), str(other), "--out", str(tmp_path / "data"), "--drop-bias"]
+        assert ship.main([*words, "--shares", "1"]) == 2
+        assert "2 runs have the shares [1.0]; expected a number above 0" in capsys.readouterr().err
+        spec = read_toml(run.parent / "spec.toml")
+        write_toml(replace(spec, width=16), tmp_path / "spec.toml")
+        recipe = Recipe.read(run.parent / "recipe.toml")
+        train(recipe.override({"model.start": str(tmp_path / "spec.toml")}), tmp_path / "narrow")
+        assert ship.main([str(tmp_path / "narrow"), *words]) == 2
+        assert "is of another model than" in capsys.readouterr().err
+        assert not (tmp_path / "data").exists()
+        assert ship.main(words) == 0
+
     def test_what_is_too_large_is_refused(self, run: Path, tmp_path: Path, monkeypatch, capsys):
         """With both numbers, before anything is written."""
         ship = script("ship")
