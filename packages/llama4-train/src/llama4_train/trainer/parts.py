@@ -135,9 +135,19 @@ class Parts:
 
 
 def model_of(
-    part: ModelPart, seed: int, known: Catalogue, plugins: Sequence[str | Path] = ()
+    part: ModelPart,
+    seed: int,
+    known: Catalogue | None = None,
+    plugins: Sequence[str | Path] = (),
 ) -> nn.Module:
-    """The model that is trained, in memory of its own; ``known`` has the models named."""
+    """The model that is trained, in memory of its own.
+
+    Args:
+        part: of the recipe.
+        seed: of random weights.
+        known: where models are looked up by name; None for what is installed.
+        plugins: the user's own plugin files, whose parts the model may have.
+    """
     if part.dtype not in DTYPES:
         raise RecipeError(f"model.dtype is {part.dtype!r}; expected one of {', '.join(DTYPES)}")
     settings: dict[str, Any] = {
@@ -152,7 +162,11 @@ def model_of(
     elif start.is_dir():
         model = load(part.start, random=seed, **settings)
     else:
-        spec = spec_from_path(start) if start.is_file() else spec_named(part.start, known)
+        spec = (
+            spec_from_path(start)
+            if start.is_file()
+            else spec_named(part.start, known or catalogue())
+        )
         model = assemble(spec, device="cpu", **settings)
         initialise(model, seed)
     if part.tokenizer is not None:
