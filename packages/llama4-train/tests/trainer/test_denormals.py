@@ -46,8 +46,6 @@ def test_an_error_does_not_leave_it_on():
 def test_threads_that_torch_starts_inside_flush_as_well():
     program = f"""
 import torch
-from llama4_core.cli import main
-from llama4_train.errors import TrainingError
 from llama4_train.trainer.denormals import flushed_denormals
 torch.set_num_threads(2)
 with flushed_denormals():
